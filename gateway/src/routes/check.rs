@@ -1,0 +1,184 @@
+//! `/api/quota/check`: may the account do this now?
+
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderName, HeaderValue},
+    response::{AppendHeaders, IntoResponse, Response},
+};
+use octroi_proto::{
+    errors::v1::ErrorReason,
+    quota::v1::{self as quota, CheckQuotaRequest},
+};
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use crate::{
+    access::Caller,
+    amount::Amount,
+    body::{Body, Object, given},
+    convert::{CheckMode, Decision, DenialReason, LimitState, Period},
+    edge::Edge,
+    problem::{Problem, SAME_NAMES},
+};
+
+/// One metric and how much of it is asked for.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CheckItem {
+    /// The metric's slug.
+    metric: String,
+    amount: Amount,
+}
+
+/// What the account is to be allowed. It is the key's account, so none is named.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct QuotaCheck {
+    mode: CheckMode,
+    /// Up to 16 metrics, each named once. May be absent where features are asked for.
+    #[serde(default)]
+    #[schema(value_type = Vec<CheckItem>, max_items = 16)]
+    items: Vec<Object<CheckItem>>,
+    /// Up to 16 features, all of them required.
+    #[serde(default)]
+    #[schema(max_items = 16)]
+    features: Vec<String>,
+    /// Makes `consume` repeatable and is required for it: 1 to 128 of `[A-Za-z0-9_.:-]`.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false)]
+    request_id: Option<String>,
+}
+
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+/// The largest integer of a structured field (RFC 9651, 3.3.1).
+const STRUCTURED_INTEGER_MAX: u64 = 999_999_999_999_999;
+
+fn policy_name(limit: &LimitState) -> String {
+    let period = match limit.period {
+        Period::Hour => "hour",
+        Period::Day => "day",
+        Period::Month => "month",
+        Period::Lifetime => "lifetime",
+        Period::Unknown => "unknown",
+    };
+    // A slug has no character that a structured string would have to escape.
+    format!("\"{}/{period}\"", limit.metric)
+}
+
+/// `RateLimit-Policy` and `RateLimit`, one item a limit (draft-ietf-httpapi-ratelimit-headers). The time
+/// until a window ends is known for the limit that denied, so only its item says it.
+fn rate_limit(decision: &Decision) -> Vec<(HeaderName, HeaderValue)> {
+    if decision.limits.is_empty() {
+        return Vec::new();
+    }
+    let mut policies = Vec::with_capacity(decision.limits.len());
+    let mut states = Vec::with_capacity(decision.limits.len());
+    for limit in &decision.limits {
+        let name = policy_name(limit);
+        let window = limit
+            .window_s()
+            .map(|seconds| format!(";w={seconds}"))
+            .unwrap_or_default();
+        policies.push(format!(
+            "{name};q={}{window}",
+            limit.limit.min(STRUCTURED_INTEGER_MAX)
+        ));
+        let binding = decision
+            .binding()
+            .is_some_and(|binding| std::ptr::eq(binding, limit));
+        let reset = decision
+            .retry_after_s
+            .filter(|_| binding)
+            .map(|seconds| format!(";t={seconds}"));
+        let remaining = limit.remaining.min(STRUCTURED_INTEGER_MAX);
+        states.push(format!("{name};r={remaining}{}", reset.unwrap_or_default()));
+    }
+    [(RATE_LIMIT_POLICY, policies), (RATE_LIMIT, states)]
+        .into_iter()
+        .filter_map(|(name, items)| Some((name, HeaderValue::try_from(items.join(", ")).ok()?)))
+        .collect()
+}
+
+/// The refusal of a decision that does not allow.
+fn denied(decision: Decision) -> Problem {
+    let headers = rate_limit(&decision);
+    let mut problem = if decision.reason == Some(DenialReason::SubscriptionRequired) {
+        let features: Vec<&str> = decision
+            .missing_features
+            .iter()
+            .map(|one| one.feature.as_str())
+            .collect();
+        Problem::new(
+            ErrorReason::SubscriptionRequired,
+            format!("the plan lacks {}", features.join(", ")),
+        )
+    } else {
+        let detail = match decision.binding() {
+            Some(limit) => format!(
+                "{} of {} used in the {}, {} held, {} left",
+                limit.used,
+                limit.limit,
+                policy_name(limit).trim_matches('"'),
+                limit.held,
+                limit.remaining
+            ),
+            None => "a limit stands in the way".to_owned(),
+        };
+        Problem::new(ErrorReason::QuotaExceeded, detail)
+    };
+    if let Some(seconds) = decision.retry_after_s {
+        problem = problem.with_retry_after(seconds);
+    }
+    for (name, value) in headers {
+        problem = problem.with_header(name, value);
+    }
+    problem.with_decision(decision)
+}
+
+/// Decide whether the key's account may do this now, and take it where the mode is `consume`.
+///
+/// The answer 200 means yes. No is 429 (QUOTA_EXCEEDED, with `Retry-After` where waiting helps) or 402
+/// (SUBSCRIPTION_REQUIRED); the problem then carries the decision.
+#[utoipa::path(
+    post, path = "/api/quota/check", operation_id = "checkQuota", tag = "programs",
+    request_body = QuotaCheck,
+    responses((
+        status = 200, description = "The account may.", body = Decision,
+        headers(
+            ("RateLimit-Policy" = String, description = "The limits that were looked at."),
+            ("RateLimit" = String, description = "What is left of each.")
+        )
+    ))
+)]
+pub(crate) async fn check_quota(
+    State(edge): State<Edge>,
+    caller: Caller,
+    Body(body): Body<QuotaCheck>,
+) -> Result<Response, Problem> {
+    let as_item = |Object(item): Object<CheckItem>| quota::CheckItem {
+        metric: item.metric,
+        amount: item.amount.get(),
+    };
+    let request = CheckQuotaRequest {
+        account_id: caller.account_id(),
+        items: body.items.into_iter().map(as_item).collect(),
+        features: body.features,
+        mode: body.mode.to_proto(),
+        request_id: body.request_id.unwrap_or_default(),
+        event_time: None,
+        backfill: false,
+    };
+    let answer = edge
+        .quota()
+        .check_quota(caller.request(request))
+        .await
+        .map_err(|status| Problem::of("quota", &status, SAME_NAMES))?;
+    let decision = Decision::from_proto(answer.into_inner())?;
+    if !decision.allowed {
+        return Err(denied(decision));
+    }
+    Ok((AppendHeaders(rate_limit(&decision)), Json(decision)).into_response())
+}

@@ -1,0 +1,116 @@
+//! `/api/account/usage`: sums over a range.
+
+use axum::{Json, extract::State};
+use jiff::Timestamp;
+use octroi_proto::usage::v1::{GetUsageStatsRequest, MetricStats, UsageBucket};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{
+    access::Caller,
+    convert::{Granularity, time},
+    edge::Edge,
+    problem::{Names, Problem},
+    query::Query,
+};
+
+const NAMES: Names = &[("start_time", "from"), ("end_time", "to")];
+
+/// The use in one bucket.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Bucket {
+    start_time: Timestamp,
+    /// The first instant after the bucket.
+    end_time: Timestamp,
+    /// The sum of amounts.
+    amount: u64,
+    /// The number of events.
+    events: u64,
+}
+
+/// The use of one metric.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct MetricUsage {
+    /// The metric's slug.
+    metric: String,
+    /// The sum over the range.
+    total_amount: u64,
+    /// The number of events in the range.
+    total_events: u64,
+    /// They tile the range; empty ones are among them.
+    buckets: Vec<Bucket>,
+}
+
+/// Sums over a range.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Usage {
+    /// The IANA zone whose hours, days and months are meant.
+    zone: String,
+    /// One a metric, in the order asked.
+    metrics: Vec<MetricUsage>,
+}
+
+fn to_json_bucket(bucket: UsageBucket) -> Result<Bucket, Problem> {
+    Ok(Bucket {
+        start_time: time(bucket.start_time.as_ref())?,
+        end_time: time(bucket.end_time.as_ref())?,
+        amount: bucket.amount,
+        events: bucket.events,
+    })
+}
+
+fn to_json_metric(stats: MetricStats) -> Result<MetricUsage, Problem> {
+    Ok(MetricUsage {
+        metric: stats.metric,
+        total_amount: stats.total_amount,
+        total_events: stats.total_events,
+        buckets: stats
+            .buckets
+            .into_iter()
+            .map(to_json_bucket)
+            .collect::<Result<_, _>>()?,
+    })
+}
+
+/// What was used, by metric and time.
+#[utoipa::path(
+    get, path = "/api/account/usage", operation_id = "getUsage", tag = "account",
+    params(
+        ("metrics" = String, Query, description = "1 to 16 metrics, separated by commas."),
+        ("from" = Timestamp, Query, description = "The first instant (RFC 3339), a multiple of 15 minutes."),
+        ("to" = Timestamp, Query, description = "The first instant after the range, a multiple of 15 minutes."),
+        ("granularity" = Option<Granularity>, Query, description = "How wide a bucket is; absent means a day."),
+        ("zone" = Option<String>, Query, description = "The IANA zone of hours, days and months; absent means the account's.")
+    ),
+    responses((status = 200, description = "The sums.", body = Usage))
+)]
+pub(crate) async fn usage(
+    State(edge): State<Edge>,
+    caller: Caller,
+    mut query: Query,
+) -> Result<Json<Usage>, Problem> {
+    let request = GetUsageStatsRequest {
+        account_id: caller.account_id(),
+        metrics: query.required_list("metrics"),
+        start_time: query.required_instant("from"),
+        end_time: query.required_instant("to"),
+        granularity: query.granularity("granularity"),
+        zone: query.text("zone").unwrap_or_default(),
+    };
+    query.finish()?;
+    let answer = edge
+        .usage()
+        .get_usage_stats(caller.request(request))
+        .await
+        .map_err(|status| Problem::of("usage", &status, NAMES))?
+        .into_inner();
+    let metrics = answer
+        .stats
+        .into_iter()
+        .map(to_json_metric)
+        .collect::<Result<_, _>>()?;
+    Ok(Json(Usage {
+        zone: answer.zone,
+        metrics,
+    }))
+}

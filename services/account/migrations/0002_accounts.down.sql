@@ -1,0 +1,3 @@
+DROP TABLE audit_entry;
+DROP TABLE account_settings;
+DROP TABLE account;

@@ -1,0 +1,4 @@
+DROP TABLE sign_in_throttle;
+DROP TABLE session;
+DROP TABLE password;
+DROP TABLE member;

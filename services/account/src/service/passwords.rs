@@ -1,0 +1,188 @@
+//! Hashing of passwords: slow on purpose, so bounded in how much of the machine it takes.
+
+use std::sync::Arc;
+
+use argon2::{
+    Algorithm, Argon2, Params, Version,
+    password_hash::{self, PasswordHasher as _, PasswordVerifier as _, phc::PasswordHash},
+};
+use octroi_kit::{config::Secret, db::DatabaseError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::secrets;
+use crate::{config::PasswordsConfig, error::Error};
+
+const MEMORY_KIB: u32 = 19_456;
+const PASSES: u32 = 2;
+const LANES: u32 = 1;
+
+/// Hashes and verifies passwords, a few at a time, on threads of their own.
+#[derive(Clone, Debug)]
+pub(crate) struct Passwords {
+    /// How many may be here at all.
+    places: Arc<Semaphore>,
+    /// How many are hashed at the same time.
+    threads: Arc<Semaphore>,
+    /// The hash of a password that nobody knows, verified where there is no member, so that the answer
+    /// takes as long.
+    nobody: Arc<str>,
+}
+
+/// The right to have one password hashed. Taken before anything else is done for the call.
+#[derive(Debug)]
+pub(crate) struct Place(#[expect(dead_code, reason = "it is held, not read")] OwnedSemaphorePermit);
+
+impl Passwords {
+    pub(crate) async fn new(config: PasswordsConfig) -> Result<Self, Error> {
+        let passwords = Self {
+            places: Arc::new(Semaphore::new(config.waiting_max)),
+            threads: Arc::new(Semaphore::new(config.hashing_at_once)),
+            nobody: Arc::from(""),
+        };
+        let nobody = passwords
+            .hash(passwords.place()?, secrets::session_token())
+            .await?;
+        Ok(Self {
+            nobody: nobody.into(),
+            ..passwords
+        })
+    }
+
+    /// A place, or a refusal at once.
+    pub(crate) fn place(&self) -> Result<Place, Error> {
+        self.places
+            .clone()
+            .try_acquire_owned()
+            .map(Place)
+            .map_err(|_| Error::Overloaded)
+    }
+
+    /// The hash of a password, in PHC form, with a salt of its own.
+    pub(crate) async fn hash(&self, place: Place, password: Secret) -> Result<String, Error> {
+        self.on_a_thread(place, move || {
+            let hash: PasswordHash = argon2()?.hash_password(password.expose().as_bytes())?;
+            Ok(hash.to_string())
+        })
+        .await?
+        .map_err(Error::Hashing)
+    }
+
+    /// Whether the password is the one that was hashed; never where there is no hash.
+    pub(crate) async fn verify(
+        &self,
+        place: Place,
+        password: Secret,
+        hash: Option<String>,
+    ) -> Result<bool, Error> {
+        let known = hash.is_some();
+        let hash = hash.unwrap_or_else(|| self.nobody.as_ref().to_owned());
+        let answer = self
+            .on_a_thread(place, move || {
+                let hash = PasswordHash::new(&hash).map_err(|_| password_hash::Error::EncodingInvalid)?;
+                argon2()?.verify_password(password.expose().as_bytes(), &hash)
+            })
+            .await?;
+        match answer {
+            Ok(()) => Ok(known),
+            Err(password_hash::Error::PasswordInvalid) => Ok(false),
+            Err(password_hash::Error::EncodingInvalid) => Err(DatabaseError::Corrupt {
+                what: "password hash",
+            }
+            .into()),
+            Err(error) => Err(Error::Hashing(error)),
+        }
+    }
+
+    async fn on_a_thread<T: Send + 'static>(
+        &self,
+        place: Place,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let thread = self
+            .threads
+            .clone()
+            .acquire_owned()
+            .await
+            .map_err(|_| Error::Overloaded)?;
+        // Both permits go with the work: a caller that gives up does not make room that is not there.
+        let work = tokio::task::spawn_blocking(move || {
+            let answer = work();
+            drop((thread, place));
+            answer
+        });
+        work.await.map_err(|_| DatabaseError::Aborted.into())
+    }
+}
+
+fn argon2() -> Result<Argon2<'static>, password_hash::Error> {
+    let params = Params::new(MEMORY_KIB, PASSES, LANES, None)?;
+    Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread()
+            .build()
+            .expect("a runtime")
+    }
+
+    async fn passwords(waiting_max: usize) -> Passwords {
+        Passwords::new(PasswordsConfig {
+            hashing_at_once: 2,
+            waiting_max,
+        })
+        .await
+        .expect("hashing works")
+    }
+
+    #[test]
+    fn a_password_verifies_only_against_its_own_hash() {
+        runtime().block_on(async {
+            let passwords = passwords(8).await;
+            let place = || passwords.place().expect("a place");
+            let password = Secret::new("nul \0 and é inside");
+            let hash = passwords.hash(place(), password.clone()).await.expect("a hash");
+            assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
+            assert!(
+                passwords
+                    .verify(place(), password.clone(), Some(hash.clone()))
+                    .await
+                    .expect("verified")
+            );
+            let other = Secret::new("nul \0 and e inside");
+            assert!(
+                !passwords
+                    .verify(place(), other, Some(hash))
+                    .await
+                    .expect("verified")
+            );
+            assert!(
+                !passwords
+                    .verify(place(), password.clone(), None)
+                    .await
+                    .expect("verified")
+            );
+            let corrupt = passwords
+                .verify(place(), password, Some("plain".to_owned()))
+                .await;
+            assert!(matches!(
+                corrupt,
+                Err(Error::Database(DatabaseError::Corrupt { .. }))
+            ));
+        });
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_at_once() {
+        runtime().block_on(async {
+            let passwords = passwords(1).await;
+            let place = passwords.place().expect("a place");
+            assert!(matches!(passwords.place(), Err(Error::Overloaded)));
+            drop(place);
+            assert!(passwords.place().is_ok());
+        });
+    }
+}

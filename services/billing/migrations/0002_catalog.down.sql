@@ -1,0 +1,13 @@
+DROP TABLE catalog_push;
+DROP TABLE plan_feature;
+DROP TABLE limit_template;
+DROP TABLE price_tier;
+DROP TABLE price;
+ALTER TABLE plan DROP CONSTRAINT plan_has_its_newest_version;
+ALTER TABLE catalog_version DROP CONSTRAINT catalog_has_its_default_plan;
+DROP TABLE plan_version;
+DROP TABLE plan;
+DROP TABLE feature;
+DROP TABLE metric;
+DROP TABLE dunning_step;
+DROP TABLE catalog_version;

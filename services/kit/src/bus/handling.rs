@@ -1,0 +1,274 @@
+//! One try to handle one message, and what follows from how it went. The same for both variants.
+
+use super::{BoxError, Message, Queue};
+use futures::future::BoxFuture;
+use std::{fmt, sync::Arc, time::Duration};
+use tokio::task::JoinHandle;
+
+/// What a consumer does with a message. It is called at least once a message and must keep its own inbox.
+pub type Handler = Arc<dyn Fn(Message) -> BoxFuture<'static, Result<(), HandleError>> + Send + Sync>;
+
+/// Why a message was not handled.
+#[derive(Debug, thiserror::Error)]
+pub enum HandleError {
+    /// Try again later: something is away for the moment.
+    #[error("failed for now")]
+    Retry(#[source] BoxError),
+    /// It can never succeed: a dead letter at once.
+    #[error("can never succeed")]
+    Poison(#[source] BoxError),
+}
+
+impl HandleError {
+    /// Something is away for the moment.
+    pub fn retry(source: impl Into<BoxError>) -> Self {
+        Self::Retry(source.into())
+    }
+
+    /// No try can ever succeed.
+    pub fn poison(source: impl Into<BoxError>) -> Self {
+        Self::Poison(source.into())
+    }
+}
+
+/// Why a message is a dead letter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeadReason {
+    /// Its handler said that it can never succeed.
+    Poison,
+    /// It failed in every try it had.
+    DeliveryLimit,
+    /// It is no message of this fleet: its id, type or time cannot be read. RabbitMQ only.
+    Malformed,
+}
+
+impl DeadReason {
+    /// The reason as it stands in headers, labels and tables.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Poison => "poison",
+            Self::DeliveryLimit => "delivery_limit",
+            Self::Malformed => "malformed",
+        }
+    }
+}
+
+impl fmt::Display for DeadReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A message that nobody could handle.
+#[derive(Clone, Debug)]
+pub struct DeadLetter {
+    /// The queue whose handler gave up.
+    pub queue: &'static str,
+    /// The message as it was published.
+    pub message: Message,
+    /// Why.
+    pub reason: DeadReason,
+    /// How often it was tried, from 1.
+    pub attempts: u32,
+    /// What the handler said in the last try, at most 1 KiB.
+    pub error: String,
+}
+
+/// Where dead letters of the bus in process go, so that somebody can look at them and replay them.
+pub trait DeadLetters: Send + Sync + 'static {
+    /// Keeps a dead letter for good. Called again, with the same letter, until it succeeds.
+    fn keep(&self, letter: DeadLetter) -> BoxFuture<'_, Result<(), BoxError>>;
+}
+
+/// What to do with a message after a try.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    /// It is handled.
+    Handled,
+    /// It is tried again after a while.
+    Again {
+        /// How long it waits.
+        delay: Duration,
+    },
+    /// Nobody can handle it.
+    Dead {
+        /// Why.
+        reason: DeadReason,
+        /// What the handler said.
+        error: String,
+    },
+}
+
+/// Most bytes of an error's text that travel with a dead letter.
+const ERROR_BYTES_MAX: usize = 1024;
+
+/// Runs the handler once, in a task of its own: a panic is a failed try, and so is one that takes too long.
+pub(super) async fn attempt(queue: &Queue, handler: &Handler, message: Message) -> Result<(), HandleError> {
+    let handler = Arc::clone(handler);
+    let mut task = AbortOnDrop(tokio::spawn(async move { handler(message).await }));
+    match tokio::time::timeout(queue.handling_max, &mut task.0).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(panic)) => Err(HandleError::retry(panic)),
+        Err(_) => Err(HandleError::retry(format!(
+            "took more than {:?}",
+            queue.handling_max
+        ))),
+    }
+}
+
+/// A try that nobody waits for any more must not go on in the background beside the next one.
+struct AbortOnDrop(JoinHandle<Result<(), HandleError>>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Decides from how try number `attempt` (from 1) went; counts it and, where it failed, logs it.
+pub(super) fn judge(
+    queue: &Queue,
+    message: &Message,
+    attempt: u32,
+    result: Result<(), HandleError>,
+    delays: &[Duration],
+) -> Verdict {
+    let (error, poison) = match result {
+        Ok(()) => {
+            count(queue, "ok");
+            return Verdict::Handled;
+        }
+        Err(HandleError::Poison(error)) => (error, true),
+        Err(HandleError::Retry(error)) => (error, false),
+    };
+    let (error, reason) = (
+        text(&*error),
+        if poison {
+            DeadReason::Poison
+        } else {
+            DeadReason::DeliveryLimit
+        },
+    );
+    if !poison && attempt < queue.delivery_limit {
+        count(queue, "retry");
+        let delay = delay_after(attempt, delays);
+        let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(queue.name, message.id = %message.id, routing_key = message.routing_key, attempt, delay_ms,
+            error, "a message is tried again later");
+        return Verdict::Again { delay };
+    }
+    count(queue, reason.as_str());
+    tracing::error!(queue.name, message.id = %message.id, routing_key = message.routing_key, attempt, %reason,
+        error, "a message is a dead letter");
+    Verdict::Dead { reason, error }
+}
+
+/// What a message waits after failed try number `attempt`; the last step repeats.
+fn delay_after(attempt: u32, delays: &[Duration]) -> Duration {
+    let step = usize::try_from(attempt.saturating_sub(1)).unwrap_or(usize::MAX);
+    delays
+        .get(step)
+        .or(delays.last())
+        .copied()
+        .unwrap_or(Duration::from_secs(1))
+}
+
+fn count(queue: &Queue, outcome: &'static str) {
+    metrics::counter!("octroi_bus_handled_total", "queue" => queue.name, "outcome" => outcome).increment(1);
+}
+
+/// Counts a letter once it is kept for good.
+pub(super) fn count_dead(queue: &'static str) {
+    metrics::counter!("octroi_bus_dead_letters_total", "queue" => queue).increment(1);
+}
+
+/// An error with its causes, in one line of bounded length.
+pub(super) fn text(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let more = cause.to_string();
+        // Some libraries say the cause in the error itself.
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        source = cause.source();
+    }
+    if text.len() > ERROR_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(ERROR_BYTES_MAX));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    const QUEUE: Queue = Queue::new("quota.usage", &["usage.recorded"]);
+    const DELAYS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
+
+    fn message() -> Message {
+        Message {
+            id: uuid::Uuid::nil(),
+            routing_key: "usage.recorded".into(),
+            payload: Bytes::new(),
+            traceparent: None,
+            occurred_at: jiff::Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn verdicts() {
+        let check = |attempt, result, expected: &str| {
+            let verdict = judge(&QUEUE, &message(), attempt, result, &DELAYS);
+            assert_eq!(format!("{verdict:?}"), expected);
+        };
+        let retry = || Err(HandleError::retry("away"));
+        check(1, Ok(()), "Handled");
+        check(1, retry(), "Again { delay: 1s }");
+        check(2, retry(), "Again { delay: 5s }");
+        check(4, retry(), "Again { delay: 5s }");
+        check(5, retry(), "Dead { reason: DeliveryLimit, error: \"away\" }");
+        check(6, retry(), "Dead { reason: DeliveryLimit, error: \"away\" }");
+        check(
+            1,
+            Err(HandleError::poison("bad")),
+            "Dead { reason: Poison, error: \"bad\" }",
+        );
+    }
+
+    #[test]
+    fn an_error_text_is_bounded_and_stays_whole_characters() {
+        let long = text(&*BoxError::from("é".repeat(1000)));
+        assert_eq!(long.len(), 1024);
+        let odd = text(&*BoxError::from(format!("a{}", "é".repeat(1000))));
+        assert_eq!(odd.len(), 1023);
+    }
+
+    #[tokio::test]
+    async fn a_panic_and_a_stuck_handler_are_failed_tries() {
+        let queue = Queue {
+            handling_max: Duration::from_millis(20),
+            ..QUEUE
+        };
+        let check = async |handler: Handler, expected: &str| {
+            let error = attempt(&queue, &handler, message())
+                .await
+                .err()
+                .map(|error| text(&error));
+            assert!(
+                error.as_deref().is_some_and(|error| error.contains(expected)),
+                "{error:?}"
+            );
+        };
+        check(Arc::new(|_| Box::pin(async { panic!("oh") })), "panicked").await;
+        check(
+            Arc::new(|_| Box::pin(futures::future::pending())),
+            "took more than 20ms",
+        )
+        .await;
+    }
+}

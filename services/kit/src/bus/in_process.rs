@@ -1,0 +1,556 @@
+//! The bus within one process: a message goes from the outbox straight to the handlers.
+//!
+//! Nothing is kept here but in memory. What makes it safe is the outbox: [`InProcess::publish`] answers `Ok`
+//! only once every queue has handled the message or made it a dead letter, so after a crash the row is still
+//! unsent and comes again.
+//!
+//! A publisher must not wait for a message that fails and fails again. It is told [`PublishError::Pending`] as
+//! soon as a message only waits for its next try, and at the latest [`PUBLISH_WAIT_MAX`] after the message
+//! was first published, while the message goes on here; publishing it again asks how it goes and never
+//! waits any longer. So a few bad messages in every batch of an outbox do not slow down the good ones.
+
+use super::{
+    Config, DeadLetter, DeadLetters, Handler, Message, PublishError, Queue, SubscribeError, Topology,
+    handling::{self, Verdict},
+};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::Instant,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use uuid::Uuid;
+
+/// Longest that a publisher waits for the handlers of one message, over all its calls. Below the second by
+/// which a bad message may delay a good one.
+pub const PUBLISH_WAIT_MAX: Duration = Duration::from_millis(500);
+
+/// Most messages under way at the same time; with more, publishers are told to come again.
+pub const PENDING_MAX: usize = 10_000;
+
+/// The bus within one process. Clones share one bus.
+#[derive(Clone)]
+pub struct InProcess {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    topology: Topology,
+    dead_letters: Arc<dyn DeadLetters>,
+    retry_delays: Arc<[Duration]>,
+    drain: Duration,
+    /// Cancelled: nothing new begins, what waits gives up.
+    stopping: CancellationToken,
+    /// Cancelled: the drain time is over, handlers still running are dropped.
+    aborting: CancellationToken,
+    tasks: TaskTracker,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    phase: Phase,
+    consumers: BTreeMap<&'static str, Arc<Consumer>>,
+    pending: HashMap<Uuid, Ticket>,
+    /// Tells one delivery of an id from a later one of the same id.
+    deliveries: u64,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Phase {
+    #[default]
+    Subscribing,
+    Running,
+    Stopped,
+}
+
+struct Consumer {
+    queue: Queue,
+    handler: Handler,
+    slots: Semaphore,
+}
+
+/// How far a message is.
+struct Progress {
+    /// Queues that are not through with it.
+    unfinished: usize,
+    /// Those of them where it waits for its next try.
+    parked: usize,
+    outcome: Option<Result<(), PublishError>>,
+}
+
+impl Progress {
+    /// Whether there is something to tell the publisher now.
+    fn is_news(&self) -> bool {
+        self.outcome.is_some() || (self.parked > 0 && self.parked == self.unfinished)
+    }
+}
+
+/// One message under way, and what its publisher holds of it.
+#[derive(Clone)]
+struct Ticket {
+    id: Uuid,
+    delivery: u64,
+    patience_ends: Instant,
+    progress: watch::Receiver<Progress>,
+}
+
+impl fmt::Debug for InProcess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InProcess")
+            .field("topology", &self.inner.topology)
+            .finish_non_exhaustive()
+    }
+}
+
+impl InProcess {
+    pub(super) fn new(config: &Config, topology: Topology, dead_letters: Arc<dyn DeadLetters>) -> Self {
+        let inner = Inner {
+            topology,
+            dead_letters,
+            retry_delays: config.retry_delays(),
+            drain: Duration::from_millis(config.drain_ms),
+            stopping: CancellationToken::new(),
+            aborting: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            state: Mutex::default(),
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    pub(super) fn subscribe(&self, queue: Queue, handler: Handler) -> Result<(), SubscribeError> {
+        self.inner.topology.check(&queue)?;
+        let mut state = self.inner.state();
+        if state.phase != Phase::Subscribing {
+            return Err(SubscribeError::Running);
+        }
+        if state.consumers.contains_key(queue.name) {
+            return Err(SubscribeError::Twice(queue.name));
+        }
+        let slots = Semaphore::new(usize::from(queue.concurrency));
+        state.consumers.insert(
+            queue.name,
+            Arc::new(Consumer {
+                queue,
+                handler,
+                slots,
+            }),
+        );
+        Ok(())
+    }
+
+    pub(super) async fn publish(&self, messages: Vec<Message>) -> Vec<Result<(), PublishError>> {
+        let begun: Vec<_> = messages.into_iter().map(|message| self.begin(message)).collect();
+        let mut results = Vec::with_capacity(begun.len());
+        for begun in begun {
+            results.push(match begun {
+                Ok(Some(ticket)) => self.inner.wait(ticket).await,
+                Ok(None) => Ok(()),
+                Err(error) => Err(error),
+            });
+        }
+        results
+    }
+
+    pub(super) async fn run(&self, stop: CancellationToken) {
+        {
+            let mut state = self.inner.state();
+            if state.phase != Phase::Subscribing {
+                return;
+            }
+            state.phase = Phase::Running;
+        }
+        metrics::gauge!("octroi_bus_connected", "link" => "in_process").set(1.0);
+        stop.cancelled().await;
+        self.inner.state().phase = Phase::Stopped;
+        self.inner.stopping.cancel();
+        self.inner.tasks.close();
+        if tokio::time::timeout(self.inner.drain, self.inner.tasks.wait())
+            .await
+            .is_err()
+        {
+            let messages_left = self.inner.tasks.len();
+            tracing::warn!(
+                messages_left,
+                "handlers are stopped: they did not finish within the drain time"
+            );
+            self.inner.aborting.cancel();
+            self.inner.tasks.wait().await;
+        }
+        metrics::gauge!("octroi_bus_connected", "link" => "in_process").set(0.0);
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        self.inner.state().phase == Phase::Running
+    }
+
+    /// Starts a delivery, or joins the one of the same id that is under way. `None`: nobody listens.
+    fn begin(&self, message: Message) -> Result<Option<Ticket>, PublishError> {
+        let mut state = self.inner.state();
+        if state.phase != Phase::Running {
+            return Err(PublishError::Unavailable);
+        }
+        let Message {
+            id, ref routing_key, ..
+        } = message;
+        let mut consumers = Vec::new();
+        for queue in self.inner.topology.queues_of(routing_key) {
+            let Some(consumer) = state.consumers.get(queue) else {
+                return Err(PublishError::Unroutable {
+                    routing_key: routing_key.clone(),
+                });
+            };
+            consumers.push(Arc::clone(consumer));
+        }
+        if consumers.is_empty() {
+            return Ok(None);
+        }
+        if let Some(ticket) = state.pending.get(&id) {
+            return Ok(Some(ticket.clone()));
+        }
+        if state.pending.len() >= PENDING_MAX {
+            // Outcomes that nobody came for: their publisher is gone, or its row is.
+            state
+                .pending
+                .retain(|_, ticket| ticket.progress.borrow().outcome.is_none());
+            if state.pending.len() >= PENDING_MAX {
+                return Err(PublishError::Full);
+            }
+        }
+        let progress = watch::Sender::new(Progress {
+            unfinished: consumers.len(),
+            parked: 0,
+            outcome: None,
+        });
+        state.deliveries += 1;
+        let (delivery, patience_ends) = (state.deliveries, Instant::now() + PUBLISH_WAIT_MAX);
+        let ticket = Ticket {
+            id,
+            delivery,
+            patience_ends,
+            progress: progress.subscribe(),
+        };
+        state.pending.insert(id, ticket.clone());
+        let inner = Arc::clone(&self.inner);
+        self.inner
+            .tasks
+            .spawn(async move { inner.deliver(&consumers, &message, &progress).await });
+        Ok(Some(ticket))
+    }
+}
+
+impl Inner {
+    /// The state is only ever changed by single assignments, so it is whole after a panic too.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn wait(&self, mut ticket: Ticket) -> Result<(), PublishError> {
+        let news = tokio::time::timeout_at(ticket.patience_ends, ticket.progress.wait_for(Progress::is_news));
+        let result = match news.await {
+            Err(_) => return Err(PublishError::Pending),
+            Ok(Ok(progress)) => progress.outcome.clone().ok_or(PublishError::Pending)?,
+            // The delivery ended without an outcome: its task was dropped with the runtime.
+            Ok(Err(_)) => Err(PublishError::Unavailable),
+        };
+        let mut state = self.state();
+        if state
+            .pending
+            .get(&ticket.id)
+            .is_some_and(|pending| pending.delivery == ticket.delivery)
+        {
+            state.pending.remove(&ticket.id);
+        }
+        result
+    }
+
+    /// `Ok` is the outcome once every queue is through with the message.
+    async fn deliver(
+        &self,
+        consumers: &[Arc<Consumer>],
+        message: &Message,
+        progress: &watch::Sender<Progress>,
+    ) {
+        let all = consumers.iter().map(async |consumer| {
+            let result = self.deliver_to(consumer, message, progress).await;
+            progress.send_modify(|progress| progress.unfinished -= 1);
+            result
+        });
+        let outcome = futures::future::join_all(all).await.into_iter().collect();
+        progress.send_modify(|progress| progress.outcome = Some(outcome));
+    }
+
+    async fn deliver_to(
+        &self,
+        consumer: &Consumer,
+        message: &Message,
+        progress: &watch::Sender<Progress>,
+    ) -> Result<(), PublishError> {
+        let mut attempt = 1;
+        loop {
+            let result = self.attempt(consumer, message).await?;
+            match handling::judge(&consumer.queue, message, attempt, result, &self.retry_delays) {
+                Verdict::Handled => return Ok(()),
+                Verdict::Again { delay } => self.pause(delay, progress).await?,
+                Verdict::Dead { reason, error } => {
+                    let (queue, message) = (consumer.queue.name, message.clone());
+                    let letter = DeadLetter {
+                        queue,
+                        message,
+                        reason,
+                        attempts: attempt,
+                        error,
+                    };
+                    return self.bury(letter, progress).await;
+                }
+            }
+            attempt += 1;
+        }
+    }
+
+    /// One try, in a slot of the queue's. The slot is held for the try alone: a message that waits for its
+    /// next one is in nobody's way.
+    async fn attempt(
+        &self,
+        consumer: &Consumer,
+        message: &Message,
+    ) -> Result<Result<(), handling::HandleError>, PublishError> {
+        let slot = tokio::select! {
+            biased;
+            () = self.stopping.cancelled() => return Err(PublishError::Unavailable),
+            slot = consumer.slots.acquire() => slot,
+        };
+        let Ok(_slot) = slot else {
+            return Err(PublishError::Unavailable);
+        };
+        tokio::select! {
+            () = self.aborting.cancelled() => Err(PublishError::Unavailable),
+            result = handling::attempt(&consumer.queue, &consumer.handler, message.clone()) => Ok(result),
+        }
+    }
+
+    /// Keeps a dead letter, as often as it takes: until then the message is not sent.
+    async fn bury(&self, letter: DeadLetter, progress: &watch::Sender<Progress>) -> Result<(), PublishError> {
+        let mut logged = false;
+        loop {
+            let kept = tokio::select! {
+                () = self.aborting.cancelled() => return Err(PublishError::Unavailable),
+                kept = self.dead_letters.keep(letter.clone()) => kept,
+            };
+            let Err(error) = kept else {
+                handling::count_dead(letter.queue);
+                return Ok(());
+            };
+            if !logged {
+                let error = handling::text(&*error);
+                tracing::error!(queue.name = letter.queue, message.id = %letter.message.id, error,
+                    "a dead letter could not be kept; trying until it is");
+                logged = true;
+            }
+            let delay = self
+                .retry_delays
+                .first()
+                .copied()
+                .unwrap_or(Duration::from_secs(1));
+            self.pause(delay, progress).await?;
+        }
+    }
+
+    /// Nobody waits for a message that waits itself.
+    async fn pause(&self, delay: Duration, progress: &watch::Sender<Progress>) -> Result<(), PublishError> {
+        progress.send_modify(|progress| progress.parked += 1);
+        let paused = tokio::select! {
+            () = self.stopping.cancelled() => Err(PublishError::Unavailable),
+            () = tokio::time::sleep(delay) => Ok(()),
+        };
+        progress.send_modify(|progress| progress.parked -= 1);
+        paused
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::{BoxError, Bus, HandleError};
+    use futures::future::BoxFuture;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    const QUEUE: Queue = Queue::new("left.all", &["test.happened"]);
+
+    /// Keeps letters from the third call on.
+    #[derive(Default)]
+    struct Reluctant(AtomicU32);
+
+    impl DeadLetters for Reluctant {
+        fn keep(&self, _: DeadLetter) -> BoxFuture<'_, Result<(), BoxError>> {
+            let call = self.0.fetch_add(1, Ordering::SeqCst) + 1;
+            Box::pin(async move {
+                if call < 3 {
+                    Err("the database is away".into())
+                } else {
+                    Ok(())
+                }
+            })
+        }
+    }
+
+    struct Site {
+        bus: Bus,
+        letters: Arc<Reluctant>,
+        stop: CancellationToken,
+        running: tokio::task::JoinHandle<()>,
+    }
+
+    /// A bus that runs, with one queue.
+    async fn site(retry_ms: u64, handler: Handler) -> Site {
+        let letters = Arc::new(Reluctant::default());
+        let topology = Topology::new([(QUEUE.name, QUEUE.routing_keys)]).unwrap_or_else(|e| panic!("{e}"));
+        let sink: Arc<dyn DeadLetters> = Arc::<Reluctant>::clone(&letters);
+        let config = Config {
+            retry_delays_ms: vec![retry_ms],
+            drain_ms: 50,
+            ..Config::default()
+        };
+        let bus = Bus::InProcess(InProcess::new(&config, topology, sink));
+        assert_eq!(bus.subscribe(QUEUE, Arc::clone(&handler)), Ok(()));
+        assert_eq!(
+            bus.subscribe(QUEUE, Arc::clone(&handler)),
+            Err(SubscribeError::Twice(QUEUE.name))
+        );
+        let stop = CancellationToken::new();
+        let running = tokio::spawn({
+            let (bus, stop) = (bus.clone(), stop.clone());
+            async move { bus.run(stop).await }
+        });
+        while !bus.is_ready() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(bus.subscribe(QUEUE, handler), Err(SubscribeError::Running));
+        Site {
+            bus,
+            letters,
+            stop,
+            running,
+        }
+    }
+
+    /// Behaves by the number of the try, from 1.
+    fn tries(behaviour: fn(u32) -> Result<(), HandleError>) -> Handler {
+        let tries = AtomicU32::new(0);
+        Arc::new(move |_| {
+            let result = behaviour(tries.fetch_add(1, Ordering::SeqCst) + 1);
+            Box::pin(async move { result })
+        })
+    }
+
+    fn message() -> Message {
+        Message {
+            id: Uuid::from_u128(7),
+            routing_key: "test.happened".into(),
+            payload: Vec::new().into(),
+            traceparent: None,
+            occurred_at: jiff::Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    impl Site {
+        async fn publish(&self) -> Result<(), PublishError> {
+            self.bus
+                .publish(vec![message()])
+                .await
+                .pop()
+                .unwrap_or(Err(PublishError::Unavailable))
+        }
+
+        /// Publishes until it is not pending any more; says how often.
+        async fn publish_until_settled(&self) -> (u32, Result<(), PublishError>) {
+            let mut pending = 0;
+            loop {
+                match self.publish().await {
+                    Err(PublishError::Pending) => pending += 1,
+                    result => return (pending, result),
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_a_message_that_waits_for_its_next_try() {
+        let handler = tries(|number| {
+            if number < 3 {
+                Err(HandleError::retry("away"))
+            } else {
+                Ok(())
+            }
+        });
+        let site = site(1_000, handler).await;
+        let since = Instant::now();
+        for _ in 0..100 {
+            assert_eq!(site.publish().await, Err(PublishError::Pending));
+        }
+        assert!(
+            since.elapsed() < Duration::from_millis(900),
+            "{:?}",
+            since.elapsed()
+        );
+        assert_eq!(site.publish_until_settled().await.1, Ok(()));
+        assert!(
+            since.elapsed() >= Duration::from_millis(2_000),
+            "{:?}",
+            since.elapsed()
+        );
+    }
+
+    #[tokio::test]
+    async fn a_message_is_sent_only_once_its_dead_letter_is_kept() {
+        let site = site(20, tries(|_| Err(HandleError::poison("bad")))).await;
+        let (pending, settled) = site.publish_until_settled().await;
+        assert_eq!(settled, Ok(()));
+        assert!(pending > 0);
+        assert_eq!(site.letters.0.load(Ordering::SeqCst), 3);
+    }
+
+    #[tokio::test]
+    async fn a_stop_does_not_wait_for_the_next_try() {
+        let site = site(60_000, tries(|_| Err(HandleError::retry("away")))).await;
+        assert_eq!(site.publish().await, Err(PublishError::Pending));
+        let since = Instant::now();
+        site.stop.cancel();
+        assert!(site.running.await.is_ok());
+        assert!(
+            since.elapsed() < Duration::from_millis(50),
+            "{:?}",
+            since.elapsed()
+        );
+    }
+
+    #[tokio::test]
+    async fn a_stuck_handler_holds_up_its_publisher_and_a_stop_for_a_bounded_time() {
+        let site = site(20, Arc::new(|_| Box::pin(futures::future::pending()))).await;
+        let since = Instant::now();
+        for _ in 0..10 {
+            assert_eq!(site.publish().await, Err(PublishError::Pending));
+        }
+        let waited = since.elapsed();
+        assert!(
+            (PUBLISH_WAIT_MAX..PUBLISH_WAIT_MAX * 2).contains(&waited),
+            "{waited:?}"
+        );
+        let since = Instant::now();
+        site.stop.cancel();
+        assert!(site.running.await.is_ok());
+        assert!(
+            since.elapsed() < Duration::from_millis(500),
+            "{:?}",
+            since.elapsed()
+        );
+    }
+}

@@ -1,0 +1,343 @@
+//! PostgreSQL: one pool a service, on the runtime of the stores.
+//!
+//! Work on the database runs in a task of its own, never inside the future of a request: a request that
+//! is cancelled in the middle of `BEGIN` would give its connection back to the pool with a transaction
+//! open, and the next write on it would be acknowledged and lost (sqlx 0.9.0, launchbadge/sqlx#4393).
+//! `before_acquire` rolls back besides.
+
+use std::{str::FromStr as _, time::Duration};
+
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+use octroi_core::{AccountId, Clock, ErrorKind, ServiceError};
+use octroi_proto::errors::v1::ErrorReason;
+use serde::{Deserialize, Serialize};
+use sqlx::{
+    Executor as _, PgConnection, PgPool,
+    migrate::{MigrateError, Migrator},
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use time::OffsetDateTime;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use crate::config::{ConfigError, Secret};
+
+/// The `[<service>.database]` section.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseConfig {
+    /// Where the service's own schema is, as its own role. Empty means the process's private PostgreSQL.
+    pub url: Secret,
+    /// The most connections of this process for this service.
+    pub connections_max: u32,
+}
+
+impl DatabaseConfig {
+    /// The rules that types do not keep.
+    ///
+    /// # Errors
+    /// [`ConfigError`] that names the key below `service`.
+    pub fn validate(&self, service: &str) -> Result<(), ConfigError> {
+        if !(2..=500).contains(&self.connections_max) {
+            return Err(ConfigError::new(format!("{service}.database.connections_max"), "must be 2 to 500"));
+        }
+        Ok(())
+    }
+}
+
+/// Whose rows a transaction may see, where row-level security is on.
+#[derive(Clone, Debug)]
+pub enum Scope {
+    /// Those of one account.
+    Account(AccountId),
+    /// Those of all accounts: for work that no user asked for, and for look-ups by a secret.
+    AllAccounts,
+}
+
+impl Scope {
+    fn setting(&self) -> &str {
+        match self {
+            Self::Account(account) => account.as_str(),
+            Self::AllAccounts => "*",
+        }
+    }
+}
+
+/// What went wrong between a service and its database.
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseError {
+    /// It cannot be reached, or has no connection left.
+    #[error("the database cannot be reached")]
+    Unavailable(#[source] sqlx::Error),
+    /// Others hold what is needed, or the statement took too long; trying again may help.
+    #[error("the database is busy")]
+    Busy(#[source] sqlx::Error),
+    /// A statement touched another number of rows than it must.
+    #[error("expected {expected} rows, found {actual}")]
+    RowsAffected {
+        /// How many it must be.
+        expected: u64,
+        /// How many it was.
+        actual: u64,
+    },
+    /// A row holds what it must not.
+    #[error("a stored {what} cannot be read")]
+    Corrupt {
+        /// The noun.
+        what: &'static str,
+    },
+    /// A statement is wrong or breaks a constraint that should have been checked before.
+    #[error("a statement failed")]
+    Statement(#[source] sqlx::Error),
+    /// The task that worked on the database ended without an answer.
+    #[error("the work on the database was ended")]
+    Aborted,
+}
+
+impl From<sqlx::Error> for DatabaseError {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
+                Self::Unavailable(error)
+            }
+            sqlx::Error::Database(database) => match database.code().as_deref() {
+                // Serialization, deadlock, lock and statement timeouts.
+                Some("40001" | "40P01" | "55P03" | "57014") => Self::Busy(error),
+                // Connection exceptions, shutdowns, too many connections, idle transactions ended.
+                Some(code) if code.starts_with("08") || code.starts_with("57P") || code == "53300" || code == "25P03" => {
+                    Self::Unavailable(error)
+                }
+                _ => Self::Statement(error),
+            },
+            _ => Self::Statement(error),
+        }
+    }
+}
+
+impl ServiceError for DatabaseError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Unavailable(_) | Self::Busy(_) => ErrorKind::Unavailable,
+            Self::RowsAffected { .. } | Self::Corrupt { .. } | Self::Statement(_) | Self::Aborted => ErrorKind::Internal,
+        }
+    }
+
+    fn reason(&self) -> &'static str {
+        match self.kind() {
+            ErrorKind::Unavailable => ErrorReason::DatabaseUnavailable.name(),
+            _ => ErrorReason::Internal.name(),
+        }
+    }
+
+    fn retry_after_s(&self) -> Option<u64> {
+        (self.kind() == ErrorKind::Unavailable).then_some(1)
+    }
+}
+
+/// Refuses a statement that touched another number of rows than it must.
+///
+/// # Errors
+/// [`DatabaseError::RowsAffected`].
+pub fn expect_rows(expected: u64, actual: u64) -> Result<(), DatabaseError> {
+    if expected == actual { Ok(()) } else { Err(DatabaseError::RowsAffected { expected, actual }) }
+}
+
+/// A time as sqlx takes it. The store is the only room that needs it.
+#[must_use]
+pub fn to_sql(at: Timestamp) -> OffsetDateTime {
+    // Both cover the years -9999 to 9999.
+    OffsetDateTime::from_unix_timestamp_nanos(at.as_nanosecond()).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+}
+
+/// A time as the domain takes it.
+#[must_use]
+pub fn from_sql(at: OffsetDateTime) -> Timestamp {
+    Timestamp::from_nanosecond(at.unix_timestamp_nanos()).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// A service's database. Cloning shares the pool.
+#[derive(Clone, Debug)]
+pub struct Db {
+    pool: PgPool,
+    runtime: Handle,
+    clock: Clock,
+}
+
+impl Db {
+    /// Connects as `service` and asks the primary for the time.
+    ///
+    /// # Errors
+    /// [`DatabaseError`] where it cannot be reached; the first connection is tried for 10 s.
+    pub async fn connect(config: &DatabaseConfig, service: &'static str, sandbox: bool) -> Result<Self, DatabaseError> {
+        let options = connect_options(config, service)?;
+        let pool = PgPoolOptions::new()
+            .max_connections(config.connections_max)
+            .min_connections(1)
+            .acquire_timeout(Duration::from_secs(2))
+            .test_before_acquire(false)
+            .before_acquire(|connection, _| {
+                Box::pin(async move {
+                    connection.execute("ROLLBACK").await?;
+                    Ok(true)
+                })
+            })
+            .connect_lazy_with(options);
+        let now = first_time(&pool).await?;
+        let clock = if sandbox { Clock::test(now) } else { Clock::database(now) };
+        Ok(Self { pool, runtime: Handle::current(), clock })
+    }
+
+    /// The clock that follows this database's primary.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// The pool, for what needs its own connection: migrations, tests.
+    #[must_use]
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// Runs `work` in one transaction, which is committed where it succeeds and rolled back where it
+    /// fails. It runs to its end even when the caller does not wait for it any more.
+    ///
+    /// # Errors
+    /// What `work` answers, or a [`DatabaseError`] of beginning and committing.
+    pub async fn transaction<T, E, F>(&self, scope: Scope, work: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<DatabaseError> + Send + 'static,
+        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
+    {
+        let pool = self.pool.clone();
+        let task = async move {
+            let mut transaction = pool.begin().await.map_err(DatabaseError::from)?;
+            sqlx::query("SELECT set_config('octroi.account_id', $1, true)")
+                .bind(scope.setting())
+                .execute(&mut *transaction)
+                .await
+                .map_err(DatabaseError::from)?;
+            let answer = work(&mut transaction).await?;
+            transaction.commit().await.map_err(DatabaseError::from)?;
+            Ok(answer)
+        };
+        match self.runtime.spawn(task.in_current_span()).await {
+            Ok(answer) => answer,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => Err(DatabaseError::Aborted.into()),
+        }
+    }
+
+    /// Whether the database answers.
+    ///
+    /// # Errors
+    /// [`DatabaseError`] where it does not.
+    pub async fn ping(&self) -> Result<(), DatabaseError> {
+        let pool = self.pool.clone();
+        let ping = self.runtime.spawn(async move { sqlx::query("SELECT 1").execute(&pool).await });
+        ping.await.map_err(|_| DatabaseError::Aborted)??;
+        Ok(())
+    }
+
+    /// Corrects the clock by the primary's time each second until `stop`.
+    pub async fn keep_time(self, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(Duration::from_secs(1));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            match time_of(&self.pool).await {
+                Ok(now) => self.clock.sample(now),
+                Err(error) => tracing::debug!(error = %error, "the primary did not tell the time"),
+            }
+        }
+    }
+}
+
+fn connect_options(config: &DatabaseConfig, service: &str) -> Result<PgConnectOptions, DatabaseError> {
+    Ok(PgConnectOptions::from_str(config.url.expose())?
+        .application_name(&format!("octroi-{service}"))
+        .statement_cache_capacity(256)
+        .options([
+            ("search_path", service),
+            ("timezone", "UTC"),
+            ("statement_timeout", "5000"),
+            ("lock_timeout", "2000"),
+            ("idle_in_transaction_session_timeout", "5000"),
+            // ROLLBACK without a transaction warns, at every acquire.
+            ("client_min_messages", "error"),
+        ]))
+}
+
+async fn first_time(pool: &PgPool) -> Result<Timestamp, DatabaseError> {
+    let mut tries = 0;
+    loop {
+        match time_of(pool).await {
+            Ok(now) => return Ok(now),
+            Err(DatabaseError::Unavailable(error)) if tries < 5 => {
+                tries += 1;
+                tracing::warn!(error = %error, "waiting for the database");
+                tokio::time::sleep(Duration::from_millis(200 * tries)).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The primary's time. A standby is refused: no decision is made on a copy.
+async fn time_of(pool: &PgPool) -> Result<Timestamp, DatabaseError> {
+    let (now, standby): (OffsetDateTime, bool) =
+        sqlx::query_as("SELECT clock_timestamp(), pg_is_in_recovery()").fetch_one(pool).await?;
+    if standby {
+        return Err(DatabaseError::Unavailable(sqlx::Error::Protocol("the address leads to a standby".into())));
+    }
+    Ok(from_sql(now))
+}
+
+/// Brings the schema up to date.
+///
+/// # Errors
+/// Where a migration fails or was changed after it ran.
+pub async fn migrate_up(db: &Db, migrator: &Migrator) -> Result<(), MigrateError> {
+    let mut connection = db.pool.acquire().await?;
+    // Building an index may take longer than a call may.
+    connection.execute("SET statement_timeout = 0").await?;
+    migrator.run_direct(None, &mut *connection, false).await?;
+    connection.execute("RESET statement_timeout").await?;
+    Ok(())
+}
+
+/// Takes the schema back to the state after migration `target`; 0 takes back everything.
+///
+/// # Errors
+/// Where a migration fails or was changed after it ran.
+pub async fn migrate_down(db: &Db, migrator: &Migrator, target: i64) -> Result<(), MigrateError> {
+    let mut connection = db.pool.acquire().await?;
+    connection.execute("SET statement_timeout = 0").await?;
+    migrator.undo(&mut *connection, target).await?;
+    Ok(())
+}
+
+/// The migrations that the schema lacks.
+///
+/// # Errors
+/// [`DatabaseError`] where it cannot be asked.
+pub async fn pending_migrations(db: &Db, migrator: &Migrator) -> Result<Vec<i64>, DatabaseError> {
+    let exists: bool =
+        sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL").fetch_one(&db.pool).await?;
+    let applied: Vec<i64> = if exists {
+        sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success").fetch_all(&db.pool).await?
+    } else {
+        Vec::new()
+    };
+    Ok(migrator
+        .iter()
+        .filter(|migration| migration.migration_type.is_up_migration() && !applied.contains(&migration.version))
+        .map(|migration| migration.version)
+        .collect())
+}

@@ -1,0 +1,157 @@
+//! Events that leave with the transaction that caused them.
+//!
+//! A service writes an event into its `outbox` table in the same transaction as the change; the relay
+//! publishes it afterwards and deletes the row once every bound queue has it. Rows are claimed for a
+//! while rather than locked, so that no transaction waits for the network; there is no high-water mark,
+//! because ids commit out of order. An event may arrive twice, and the inbox takes it once.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use octroi_proto::event::Event;
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{
+    bus::{Bus, Message, PublishError},
+    db::{Db, DatabaseError, Scope, from_sql, to_sql},
+    telemetry,
+};
+
+/// How many rows are published at once.
+const BATCH: i64 = 64;
+/// How long a claimed row is left alone by other relays: longer than one message takes to be published, and
+/// no longer than the events of a relay that was killed may wait. A row that is claimed again too early is
+/// published twice, and the inbox takes it once.
+const CLAIM_S: f64 = 15.0;
+/// How long the relay sleeps where nothing woke it.
+const POLL: Duration = Duration::from_millis(250);
+/// How long the relay waits after something could not be published.
+const BACK_OFF: Duration = Duration::from_secs(1);
+
+/// Wakes the relay of one service as soon as there is something to publish.
+#[derive(Clone, Debug, Default)]
+pub struct Wake(std::sync::Arc<tokio::sync::Notify>);
+
+impl Wake {
+    /// Call it after the commit.
+    pub fn wake(&self) {
+        self.0.notify_one();
+    }
+}
+
+/// Writes `event` into the outbox of the transaction's schema.
+///
+/// # Errors
+/// [`DatabaseError`].
+pub async fn enqueue<E: Event>(connection: &mut PgConnection, event: &E, now: jiff::Timestamp) -> Result<(), DatabaseError> {
+    sqlx::query(
+        "INSERT INTO outbox (id, routing_key, payload, traceparent, occurred_at) VALUES ($1, $2, $3, $4, $5)",
+    )
+    .bind(new_id())
+    .bind(E::ROUTING_KEY)
+    .bind(event.encode_to_vec())
+    .bind(telemetry::traceparent())
+    .bind(to_sql(now))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+fn new_id() -> Uuid {
+    Uuid::new_v4()
+}
+
+type OutboxRow = (Uuid, String, Vec<u8>, Option<String>, OffsetDateTime);
+
+/// Publishes what the outbox holds until `stop`.
+pub async fn relay(db: Db, bus: Bus, wake: Wake, stop: CancellationToken) {
+    loop {
+        let pause = match publish_some(&db, &bus).await {
+            Ok(Progress { claimed: 0, .. }) => POLL,
+            Ok(Progress { failed: 0, waiting: false, .. }) => Duration::ZERO,
+            Ok(Progress { failed: 0, .. }) => POLL,
+            Ok(Progress { failed, .. }) => {
+                tracing::warn!(outbox.failed = failed, "events could not be published and wait");
+                BACK_OFF
+            }
+            Err(error) => {
+                tracing::warn!(error = %error, "the outbox cannot be read");
+                BACK_OFF
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+            () = wake.0.notified(), if pause == POLL => {}
+        }
+    }
+}
+
+#[derive(Default)]
+struct Progress {
+    claimed: usize,
+    /// Rows that the bus did not take.
+    failed: usize,
+    /// Rows whose consumers are still at work.
+    waiting: bool,
+}
+
+async fn publish_some(db: &Db, bus: &Bus) -> Result<Progress, DatabaseError> {
+    let rows = claim(db).await?;
+    let claimed = rows.len();
+    if claimed == 0 {
+        return Ok(Progress::default());
+    }
+    let ids: Vec<Uuid> = rows.iter().map(|row| row.0).collect();
+    let outcomes = bus.publish(rows.into_iter().map(message).collect()).await;
+    let mut sent = Vec::with_capacity(claimed);
+    let (mut kept, mut failed, mut waiting) = (Vec::new(), 0, false);
+    for (id, outcome) in ids.into_iter().zip(outcomes) {
+        match outcome {
+            Ok(()) => sent.push(id),
+            Err(error) => {
+                tracing::debug!(message.id = %id, error = %error, "not published");
+                match error {
+                    PublishError::Pending => waiting = true,
+                    _ => failed += 1,
+                }
+                kept.push(id);
+            }
+        }
+    }
+    db.transaction(Scope::AllAccounts, move |connection| {
+        Box::pin(async move {
+            sqlx::query("DELETE FROM outbox WHERE id = ANY($1)").bind(&sent).execute(&mut *connection).await?;
+            sqlx::query("UPDATE outbox SET claimed_until = NULL WHERE id = ANY($1)").bind(&kept).execute(connection).await?;
+            Ok::<_, DatabaseError>(())
+        })
+    })
+    .await?;
+    Ok(Progress { claimed, failed, waiting })
+}
+
+async fn claim(db: &Db) -> Result<Vec<OutboxRow>, DatabaseError> {
+    db.transaction(Scope::AllAccounts, |connection| {
+        Box::pin(async move {
+            let rows = sqlx::query_as(
+                "UPDATE outbox SET claimed_until = now() + make_interval(secs => $2), tries = tries + 1
+                 WHERE id IN (SELECT id FROM outbox WHERE claimed_until IS NULL OR claimed_until < now()
+                              ORDER BY sequence LIMIT $1 FOR UPDATE SKIP LOCKED)
+                 RETURNING id, routing_key, payload, traceparent, occurred_at",
+            )
+            .bind(BATCH)
+            .bind(CLAIM_S)
+            .fetch_all(connection)
+            .await?;
+            Ok::<_, DatabaseError>(rows)
+        })
+    })
+    .await
+}
+
+fn message((id, routing_key, payload, traceparent, occurred_at): OutboxRow) -> Message {
+    Message { id, routing_key, payload: Bytes::from(payload), traceparent, occurred_at: from_sql(occurred_at) }
+}

@@ -1,0 +1,4 @@
+DROP TABLE delivery;
+DROP TABLE email;
+DROP TABLE mailing;
+DROP TABLE notice;

@@ -1,0 +1,97 @@
+//! What an account was told in the app.
+
+use octroi_core::AccountId;
+use octroi_kit::db::Scope;
+
+use super::Service;
+use crate::{
+    channels::in_app::{self, ShownNotice},
+    error::Error,
+    store::{self, Counts, Cursor},
+    templates::Reader,
+};
+
+/// Which notices are asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListNotices {
+    /// Whose.
+    pub account: AccountId,
+    /// Only those that were not read.
+    pub unread_only: bool,
+    /// How many at most.
+    pub page_size: i64,
+    /// Where to go on.
+    pub page_token: String,
+}
+
+/// A page of notices, newest first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoticePage {
+    /// The notices.
+    pub notices: Vec<ShownNotice>,
+    /// Where to go on; empty at the end.
+    pub next_page_token: String,
+    /// Over all pages, read or not.
+    pub counts: Counts,
+}
+
+impl Service {
+    /// Lists an account's notices, newest first, in its language.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn list_notices(&self, request: ListNotices) -> Result<NoticePage, Error> {
+        let ListNotices {
+            account,
+            unread_only,
+            page_size,
+            page_token,
+        } = request;
+        // A token of one list goes on with that list only.
+        let list = if unread_only { "notices.unread" } else { "notices" };
+        let after = self.cursor(list, &account, &page_token)?;
+        let manner = self.manner(&account).await?;
+        let owner = account.clone();
+        let (mut notices, counts) = self
+            .db
+            .transaction(Scope::Account(account.clone()), move |connection| {
+                Box::pin(async move {
+                    // One more than asked for says whether there is a next page.
+                    let notices =
+                        store::find_notices(connection, &owner, unread_only, after, page_size + 1).await?;
+                    let counts = store::count_notices(connection, &owner).await?;
+                    Ok::<_, Error>((notices, counts))
+                })
+            })
+            .await?;
+        let size = usize::try_from(page_size).unwrap_or(usize::MAX);
+        let more = notices.len() > size;
+        notices.truncate(size);
+        let next_page_token = match notices.last() {
+            Some(last) if more => self.next_token(
+                list,
+                &account,
+                Cursor {
+                    created_at: last.created_at,
+                    id: last.id,
+                },
+            ),
+            _ => String::new(),
+        };
+        let reader = Reader {
+            language: manner.language,
+            zone: &manner.zone,
+            account_name: &manner.name,
+            console: None,
+        };
+        let notices: Result<_, Error> = notices
+            .into_iter()
+            .map(|notice| in_app::show(notice, &self.templates, &reader))
+            .collect();
+        Ok(NoticePage {
+            notices: notices?,
+            next_page_token,
+            counts,
+        })
+    }
+}

@@ -1,0 +1,111 @@
+//! The use cases, one file each: rules and transactions.
+
+mod address_mailing;
+mod deliver_email;
+mod list_emails;
+mod list_notices;
+mod mark_notices_read;
+mod take_threshold;
+
+use std::sync::Arc;
+
+use jiff::{Timestamp, tz::TimeZone};
+use octroi_core::AccountId;
+use octroi_kit::{
+    db::Db,
+    directory::DirectoryError,
+    page::{InvalidPageToken, PageTokens},
+};
+use uuid::Uuid;
+
+pub use self::{
+    list_emails::{EmailPage, ListEmails},
+    list_notices::{ListNotices, NoticePage},
+    mark_notices_read::MarkNoticesRead,
+    take_threshold::take_threshold_crossed,
+};
+use crate::{
+    accounts::Accounts, config, convert::from_proto_language, domain::Language, error::Error, store::Cursor,
+    templates::Templates,
+};
+
+/// The notification service. Cloning shares everything.
+#[derive(Clone, Debug)]
+pub struct Service {
+    db: Db,
+    accounts: Accounts,
+    templates: Arc<Templates>,
+    pages: PageTokens,
+    console: Option<String>,
+}
+
+/// How an account is written to.
+struct Manner {
+    language: Language,
+    zone: TimeZone,
+    name: String,
+}
+
+impl Service {
+    /// The service over its database and the account service.
+    #[must_use]
+    pub fn new(
+        db: Db,
+        accounts: Accounts,
+        templates: Templates,
+        pages: PageTokens,
+        mail: &config::Mail,
+    ) -> Self {
+        Self {
+            db,
+            accounts,
+            templates: Arc::new(templates),
+            pages,
+            console: mail.console().map(str::to_owned),
+        }
+    }
+
+    /// How an account is written to in the app. What was told must stay readable when the account was
+    /// closed or the account service is away, so that language and zone fall back to English and UTC.
+    async fn manner(&self, account: &AccountId) -> Result<Manner, Error> {
+        match self.accounts.get(account).await {
+            Ok(known) => Ok(Manner {
+                language: from_proto_language(known.language).unwrap_or(Language::English),
+                zone: known.zone.clone(),
+                name: known.display_name.clone(),
+            }),
+            Err(error @ DirectoryError::NotFound(_)) => Err(error.into()),
+            Err(error) => {
+                tracing::debug!(account.id = %account, error = %error, "told in English, because the account's language is unknown");
+                Ok(Manner {
+                    language: Language::English,
+                    zone: TimeZone::UTC,
+                    name: account.to_string(),
+                })
+            }
+        }
+    }
+
+    /// Where a page begins.
+    fn cursor(&self, list: &str, account: &AccountId, token: &str) -> Result<Option<Cursor>, Error> {
+        let Some(text) = self.pages.read(list, account.as_str(), token)? else {
+            return Ok(None);
+        };
+        Ok(Some(parse_cursor(&text).ok_or(InvalidPageToken)?))
+    }
+
+    /// The token of the page after the row of `last`.
+    fn next_token(&self, list: &str, account: &AccountId, last: Cursor) -> String {
+        let cursor = format!("{}.{}", last.created_at.as_microsecond(), last.id.simple());
+        self.pages.make(list, account.as_str(), &cursor)
+    }
+}
+
+fn parse_cursor(text: &str) -> Option<Cursor> {
+    let (created_at, id) = text.split_once('.')?;
+    let created_at = Timestamp::from_microsecond(created_at.parse().ok()?).ok()?;
+    Some(Cursor {
+        created_at,
+        id: Uuid::try_parse(id).ok()?,
+    })
+}

@@ -1,0 +1,225 @@
+//! Counters in Redis, one script a step.
+//!
+//! A window is a hash of its own; all of an account share a hash tag, so that a script finds them on one
+//! node. A window is forgotten a day after its end, or two days after its last use where it has none; it is
+//! seeded from the ledger when it is needed again.
+
+use std::{sync::Arc, time::Duration};
+
+use fred::{
+    clients::Pool,
+    prelude::{
+        Builder, ClientLike as _, Config, ConnectionConfig, Error, Expiration, KeysInterface as _, PerformanceConfig,
+        ReconnectPolicy, TcpConfig,
+    },
+    types::{Value, scripts::Script},
+};
+use jiff::Timestamp;
+use octroi_core::{AccountId, Units};
+
+use super::{ANSWER_TTL_S, Ask, CountersError, RequestKey, Taken, WindowKey};
+use crate::{config::CountersConfig, domain::decision::Level};
+
+const DAY_MS: i64 = 86_400_000;
+
+/// Counters in Redis. Cloning shares the connections.
+#[derive(Clone, Debug)]
+pub struct Redis(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    pool: Pool,
+    namespace: String,
+    take: Script,
+    seed: Script,
+    give_back: Script,
+    raise_direct: Script,
+}
+
+impl From<Error> for CountersError {
+    fn from(error: Error) -> Self {
+        Self(Box::new(error))
+    }
+}
+
+fn unreadable() -> CountersError {
+    CountersError("a script answered what cannot be read".into())
+}
+
+impl Redis {
+    /// Connects. Every wait is bounded, and no command is sent twice: a command whose reply was lost has an
+    /// unknown outcome, and the caller decides.
+    pub(super) async fn connect(config: &CountersConfig) -> Result<Self, CountersError> {
+        let timeout = Duration::from_millis(config.command_timeout_ms);
+        let mut builder = Builder::from_config(Config::from_url(config.url.expose())?);
+        builder
+            .with_performance_config(|performance: &mut PerformanceConfig| {
+                performance.default_command_timeout = timeout;
+            })
+            .with_connection_config(|connection: &mut ConnectionConfig| {
+                connection.connection_timeout = Duration::from_secs(2);
+                connection.internal_command_timeout = Duration::from_secs(2);
+                connection.max_command_attempts = 1;
+                connection.max_command_buffer_len = 10_000;
+                connection.unresponsive.max_timeout = Some(Duration::from_secs(1));
+                connection.unresponsive.interval = Duration::from_millis(500);
+                connection.tcp = TcpConfig { nodelay: Some(true), ..TcpConfig::default() };
+            })
+            .set_policy(ReconnectPolicy::new_exponential(0, 50, 2_000, 2));
+        let pool = builder.build_pool(config.connections)?;
+        pool.init().await?;
+        Ok(Self(Arc::new(Inner {
+            pool,
+            namespace: config.namespace.clone(),
+            take: Script::from_lua(include_str!("take.lua")),
+            seed: Script::from_lua(include_str!("seed.lua")),
+            give_back: Script::from_lua(include_str!("give_back.lua")),
+            raise_direct: Script::from_lua(include_str!("raise_direct.lua")),
+        })))
+    }
+
+    fn key(&self, account: &AccountId, window: &WindowKey) -> String {
+        let start = window.start.as_second();
+        format!("{}:{{{account}}}:w:{}:{}:{start}", self.0.namespace, window.metric, window.period.as_str())
+    }
+
+    async fn run(
+        &self,
+        script: &Script,
+        keys: Vec<String>,
+        arguments: Vec<String>,
+    ) -> Result<Vec<Value>, CountersError> {
+        let answer: Value = script.evalsha_with_reload(self.0.pool.next(), keys, arguments).await?;
+        Ok(answer.into_array())
+    }
+
+    pub(super) async fn take(&self, account: &AccountId, asks: &[Ask], now: Timestamp) -> Result<Taken, CountersError> {
+        if asks.is_empty() {
+            return Ok(Taken::Yes(Vec::new()));
+        }
+        let keys = asks.iter().map(|ask| self.key(account, &ask.key)).collect();
+        let mut arguments = Vec::with_capacity(asks.len() * 3);
+        for ask in asks {
+            arguments.push(ask.amount.to_string());
+            arguments.push(ask.max.map_or_else(|| "-1".to_owned(), |max| max.to_string()));
+            arguments.push(forget_at_ms(&ask.key, now).to_string());
+        }
+        read_taken(&self.run(&self.0.take, keys, arguments).await?)
+    }
+
+    pub(super) async fn look(&self, account: &AccountId, keys: &[WindowKey]) -> Result<Taken, CountersError> {
+        // Taking nothing from a window that may hold nothing never fits, so this never changes anything.
+        if keys.is_empty() {
+            return Ok(Taken::No(Vec::new()));
+        }
+        let names = keys.iter().map(|key| self.key(account, key)).collect();
+        let arguments = keys.iter().flat_map(|_| ["1".to_owned(), "0".to_owned(), "0".to_owned()]).collect();
+        read_taken(&self.run(&self.0.take, names, arguments).await?)
+    }
+
+    pub(super) async fn give_back(&self, account: &AccountId, asks: &[Ask]) -> Result<(), CountersError> {
+        if asks.is_empty() {
+            return Ok(());
+        }
+        let keys = asks.iter().map(|ask| self.key(account, &ask.key)).collect();
+        let arguments = asks.iter().map(|ask| ask.amount.to_string()).collect();
+        self.run(&self.0.give_back, keys, arguments).await.map(drop)
+    }
+
+    pub(super) async fn seed(
+        &self,
+        account: &AccountId,
+        levels: &[(WindowKey, Level)],
+        now: Timestamp,
+    ) -> Result<(), CountersError> {
+        if levels.is_empty() {
+            return Ok(());
+        }
+        let keys = levels.iter().map(|(key, _)| self.key(account, key)).collect();
+        let mut arguments = Vec::with_capacity(levels.len() * 3);
+        for (key, level) in levels {
+            arguments.push(level.decided.to_string());
+            arguments.push(level.direct.to_string());
+            arguments.push(forget_at_ms(key, now).to_string());
+        }
+        self.run(&self.0.seed, keys, arguments).await.map(drop)
+    }
+
+    pub(super) async fn raise_direct(
+        &self,
+        account: &AccountId,
+        totals: &[(WindowKey, Units)],
+    ) -> Result<(), CountersError> {
+        if totals.is_empty() {
+            return Ok(());
+        }
+        let keys = totals.iter().map(|(key, _)| self.key(account, key)).collect();
+        let arguments = totals.iter().map(|(_, total)| total.to_string()).collect();
+        self.run(&self.0.raise_direct, keys, arguments).await.map(drop)
+    }
+
+    fn answer_key(&self, account: &AccountId, key: &RequestKey) -> String {
+        format!("{}:{{{account}}}:r:{}:{}", self.0.namespace, key.caller, key.request)
+    }
+
+    pub(super) async fn remember(
+        &self,
+        account: &AccountId,
+        key: &RequestKey,
+        answer: Vec<u8>,
+    ) -> Result<(), CountersError> {
+        let ttl_s = i64::try_from(ANSWER_TTL_S).unwrap_or(i64::MAX);
+        let expiration = Some(Expiration::EX(ttl_s));
+        let answer = Value::Bytes(answer.into());
+        self.0.pool.set::<(), _, _>(self.answer_key(account, key), answer, expiration, None, false).await?;
+        Ok(())
+    }
+
+    pub(super) async fn recall(
+        &self,
+        account: &AccountId,
+        key: &RequestKey,
+    ) -> Result<Option<Vec<u8>>, CountersError> {
+        let answer: Value = self.0.pool.get(self.answer_key(account, key)).await?;
+        Ok(answer.into_bytes().map(|bytes| bytes.to_vec()))
+    }
+
+    pub(super) async fn ping(&self) -> Result<(), CountersError> {
+        self.0.pool.next().ping::<Value>(None).await?;
+        Ok(())
+    }
+}
+
+/// A day after the window's end, and at least a day from now; two days from now where it has no end.
+fn forget_at_ms(key: &WindowKey, now: Timestamp) -> i64 {
+    let now_ms = now.as_millisecond();
+    if key.end == Timestamp::MAX {
+        return now_ms + 2 * DAY_MS;
+    }
+    key.end.as_millisecond().max(now_ms) + DAY_MS
+}
+
+fn read_taken(answer: &[Value]) -> Result<Taken, CountersError> {
+    let (verdict, rest) = answer.split_first().ok_or_else(unreadable)?;
+    let numbers: Option<Vec<u64>> = rest.iter().map(Value::as_u64).collect();
+    let numbers = numbers.ok_or_else(unreadable)?;
+    let levels = || -> Result<Vec<Level>, CountersError> {
+        numbers
+            .chunks_exact(2)
+            .map(|pair| match pair {
+                [decided, direct] => Ok(Level { decided: units(*decided)?, direct: units(*direct)? }),
+                _ => Err(unreadable()),
+            })
+            .collect()
+    };
+    match verdict.as_str().as_deref() {
+        Some("cold") => Ok(Taken::Cold(numbers.iter().filter_map(|index| usize::try_from(*index).ok()).collect())),
+        Some("yes") => Ok(Taken::Yes(levels()?)),
+        Some("no") => Ok(Taken::No(levels()?)),
+        _ => Err(unreadable()),
+    }
+}
+
+fn units(number: u64) -> Result<Units, CountersError> {
+    Units::new(number).map_err(|_| unreadable())
+}

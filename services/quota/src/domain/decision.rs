@@ -1,0 +1,261 @@
+//! What a check is answered, given what was taken from each window.
+
+use jiff::{SignedDuration, Timestamp};
+use octroi_core::{FeaturePlans, LimitMode, MetricSlug, Period, Units, Window};
+use serde::{Deserialize, Serialize};
+
+use super::limits::{EffectiveLimit, hard_max};
+
+/// What was taken from one window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Level {
+    /// By decisions that allowed it.
+    pub decided: Units,
+    /// Recorded after the fact.
+    pub direct: Units,
+}
+
+impl Level {
+    /// All of it; what would pass 2^53 − 1 is 2^53 − 1.
+    #[must_use]
+    pub fn taken(self) -> Units {
+        self.decided.checked_add(self.direct).unwrap_or(Units::MAX)
+    }
+
+    /// Whether `amount` more fits under `max`, and under what can be counted at all.
+    #[must_use]
+    pub fn has_room_for(self, amount: Units, max: Option<Units>) -> bool {
+        self.taken().checked_add(amount).is_some_and(|sum| max.is_none_or(|max| sum <= max))
+    }
+}
+
+/// One limit that a check looks at: its window, and the amount that is asked of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// The limit.
+    pub effective: EffectiveLimit,
+    /// The window that the check counts in.
+    pub window: Window,
+    /// How much is asked for.
+    pub amount: Units,
+}
+
+impl Asked {
+    /// The most that the window may ever hold.
+    #[must_use]
+    pub fn max(&self) -> Option<Units> {
+        hard_max(&self.effective.limit)
+    }
+}
+
+/// Why a check was denied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DenialReason {
+    /// The amount would pass a limit.
+    QuotaExceeded,
+    /// A required feature is not part of the plan.
+    SubscriptionRequired,
+}
+
+/// Where the account stands at one limit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitStatus {
+    /// The metric.
+    pub metric: MetricSlug,
+    /// The length of the window.
+    pub period: Period,
+    /// The limit in force.
+    pub limit: Units,
+    /// What was taken.
+    pub used: Units,
+    /// What may still be taken.
+    pub remaining: Units,
+    /// The window's first instant.
+    pub start: Timestamp,
+    /// The first instant after it.
+    pub end: Option<Timestamp>,
+    /// What happens at the limit.
+    pub mode: LimitMode,
+    /// What is beyond the limit.
+    pub overage: Units,
+    /// A SHADOW limit would have denied.
+    pub would_deny: bool,
+    /// The share that the stage leaves, in percent.
+    pub stage_factor_percent: u32,
+}
+
+/// The answer to a check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    /// Its id.
+    pub id: String,
+    /// Whether the account may.
+    pub allowed: bool,
+    /// Why not.
+    pub reason: Option<DenialReason>,
+    /// Every limit that was looked at.
+    pub limits: Vec<LimitStatus>,
+    /// The index of the one that denied.
+    pub binding_limit: Option<usize>,
+    /// How long to wait until the binding window ends.
+    pub retry_after: Option<SignedDuration>,
+    /// Features that are missing, with the plans that have them.
+    pub missing_features: Vec<FeaturePlans>,
+    /// Decided without the counters.
+    pub degraded: bool,
+    /// This request was decided before.
+    pub repeated_request: bool,
+}
+
+/// Where the account stands at one limit, `level` being what was taken by now.
+#[must_use]
+pub fn status(asked: &Asked, level: Level, would_deny: bool) -> LimitStatus {
+    let limit = &asked.effective.limit;
+    let used = level.taken();
+    LimitStatus {
+        metric: limit.metric.clone(),
+        period: limit.period,
+        limit: limit.amount,
+        used,
+        remaining: limit.amount.saturating_sub(used),
+        start: asked.window.start,
+        end: asked.window.is_bounded().then_some(asked.window.end),
+        mode: limit.mode,
+        overage: used.saturating_sub(limit.amount),
+        would_deny,
+        stage_factor_percent: asked.effective.stage_factor_percent,
+    }
+}
+
+/// Answers a check. `levels` are what the windows hold: with the amounts where `took`, without where not.
+///
+/// Allowed where every window that is not a SHADOW has room for its amount. The binding limit is the one
+/// whose window ends last among those without room, because waiting for an earlier end would not help.
+#[must_use]
+pub fn decide(id: String, asked: &[Asked], levels: &[Level], took: bool, now: Timestamp) -> Decision {
+    let mut limits = Vec::with_capacity(asked.len());
+    let mut binding: Option<(usize, Timestamp)> = None;
+    for (index, (one, level)) in asked.iter().zip(levels).enumerate() {
+        let full = !took && !level.has_room_for(one.amount, one.max());
+        if full && binding.is_none_or(|(_, end)| one.window.end > end) {
+            binding = Some((index, one.window.end));
+        }
+        limits.push(status(one, *level, would_deny(one, *level, took)));
+    }
+    let wait = binding.map(|(_, end)| end).filter(|end| *end != Timestamp::MAX);
+    Decision {
+        id,
+        allowed: binding.is_none(),
+        reason: binding.map(|_| DenialReason::QuotaExceeded),
+        limits,
+        binding_limit: binding.map(|(index, _)| index),
+        retry_after: wait.map(|end| end.duration_since(now)).filter(|wait| wait.is_positive()),
+        missing_features: Vec::new(),
+        degraded: false,
+        repeated_request: false,
+    }
+}
+
+fn would_deny(asked: &Asked, level: Level, took: bool) -> bool {
+    if asked.effective.limit.mode != LimitMode::Shadow {
+        return false;
+    }
+    let amount = if took { Units::ZERO } else { asked.amount };
+    !level.has_room_for(amount, Some(asked.effective.limit.amount))
+}
+
+/// Denies a check for features that the plan does not have. Nothing is taken.
+#[must_use]
+pub fn deny_for_features(id: String, asked: &[Asked], levels: &[Level], missing: Vec<FeaturePlans>) -> Decision {
+    Decision {
+        id,
+        allowed: false,
+        reason: Some(DenialReason::SubscriptionRequired),
+        limits: asked.iter().zip(levels).map(|(one, level)| status(one, *level, false)).collect(),
+        binding_limit: None,
+        retry_after: None,
+        missing_features: missing,
+        degraded: false,
+        repeated_request: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use octroi_core::{Limit, UnreachablePolicy, entitlement::DEFAULT_THRESHOLDS};
+
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().expect("an instant")
+    }
+
+    fn units(amount: u64) -> Units {
+        Units::new(amount).expect("an amount")
+    }
+
+    fn asked(mode: LimitMode, ceiling: Option<u64>, period: Period, limit: u64, amount: u64) -> Asked {
+        let end = match period {
+            Period::Hour => at("2026-03-01T11:00:00Z"),
+            Period::Day => at("2026-03-02T00:00:00Z"),
+            Period::Month => at("2026-04-01T00:00:00Z"),
+            Period::Lifetime => Timestamp::MAX,
+        };
+        let limit = Limit {
+            metric: MetricSlug::parse("api.requests").expect("a slug"),
+            period,
+            amount: units(limit),
+            mode,
+            ceiling: ceiling.map(units),
+            unreachable_policy: UnreachablePolicy::Deny,
+            thresholds: DEFAULT_THRESHOLDS.to_vec(),
+        };
+        Asked {
+            effective: EffectiveLimit { limit, stage_factor_percent: 100 },
+            window: Window { start: at("2026-03-01T00:00:00Z"), end },
+            amount: units(amount),
+        }
+    }
+
+    #[track_caller]
+    fn check(asked: &[Asked], taken: &[u64], allowed: bool, binding: Option<usize>) -> Decision {
+        let levels: Vec<Level> =
+            taken.iter().map(|taken| Level { decided: units(*taken), direct: Units::ZERO }).collect();
+        let decision = decide("d".into(), asked, &levels, false, at("2026-03-01T10:30:00Z"));
+        assert_eq!((decision.allowed, decision.binding_limit), (allowed, binding));
+        decision
+    }
+
+    #[test]
+    fn every_limit_must_have_room_for_its_amount() {
+        let hour = asked(LimitMode::Hard, None, Period::Hour, 10, 3);
+        let day = asked(LimitMode::Hard, None, Period::Day, 100, 3);
+        check(&[hour.clone(), day.clone()], &[7, 97], true, None);
+        let denied = check(&[hour.clone(), day.clone()], &[8, 97], false, Some(0));
+        assert_eq!(denied.retry_after, Some(SignedDuration::from_mins(30)));
+        // Waiting for the hour would not help where the day is full too.
+        check(&[hour, day], &[8, 98], false, Some(1));
+    }
+
+    #[test]
+    fn soft_limits_end_at_their_ceiling_and_shadows_never() {
+        check(&[asked(LimitMode::Soft, None, Period::Day, 10, 5)], &[1_000], true, None);
+        check(&[asked(LimitMode::Soft, Some(20), Period::Day, 10, 5)], &[15], true, None);
+        let denied = check(&[asked(LimitMode::Soft, Some(20), Period::Day, 10, 5)], &[16], false, Some(0));
+        assert_eq!(denied.limits[0].overage, units(6));
+        let shadow = check(&[asked(LimitMode::Shadow, None, Period::Day, 10, 5)], &[6], true, None);
+        assert!(shadow.limits[0].would_deny);
+    }
+
+    #[test]
+    fn a_lifetime_limit_says_no_time_to_wait_for() {
+        let denied = check(&[asked(LimitMode::Hard, None, Period::Lifetime, 1, 1)], &[1], false, Some(0));
+        assert_eq!((denied.retry_after, denied.limits[0].end), (None, None));
+    }
+
+    #[test]
+    fn what_cannot_be_counted_is_not_allowed() {
+        let soft = asked(LimitMode::Soft, None, Period::Day, 10, 5);
+        check(&[soft], &[Units::MAX.get()], false, Some(0));
+    }
+}

@@ -1,0 +1,126 @@
+//! Which limits hold for an account: its plan's, reduced by the stage it is in.
+
+use std::collections::HashMap;
+
+use octroi_core::{Entitlements, Limit, Metric, MetricSlug, Stage, Units};
+
+/// A limit as it holds now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EffectiveLimit {
+    /// The limit; its amount is what the stage leaves.
+    pub limit: Limit,
+    /// The share of the plan's amount that the stage leaves, in percent.
+    pub stage_factor_percent: u32,
+}
+
+/// What the rules about stages depend on.
+#[derive(Clone, Copy, Debug)]
+pub struct StageRules<'a> {
+    /// Every metric of the catalog.
+    pub metrics: &'a HashMap<MetricSlug, Metric>,
+    /// The default plan, which holds for SUSPENDED accounts.
+    pub default_entitlements: &'a Entitlements,
+    /// The share that RESTRICTED leaves, in percent.
+    pub restricted_percent: u32,
+}
+
+/// The limits that hold in `stage`. A stage never takes back what is used: it lowers what may still be taken.
+#[must_use]
+pub fn effective_limits(entitlements: &Entitlements, stage: Stage, rules: StageRules<'_>) -> Vec<EffectiveLimit> {
+    let entitlements = if stage == Stage::Suspended { rules.default_entitlements } else { entitlements };
+    let mut limits: Vec<EffectiveLimit> = entitlements
+        .limits
+        .iter()
+        .map(|limit| {
+            let percent = stage_factor_percent(&limit.metric, stage, rules);
+            let amount = limit.amount.percent(percent);
+            let ceiling = limit.ceiling.map(|ceiling| ceiling.percent(percent));
+            EffectiveLimit { limit: Limit { amount, ceiling, ..limit.clone() }, stage_factor_percent: percent }
+        })
+        .collect();
+    limits.sort_by(|a, b| (&a.limit.metric, a.limit.period).cmp(&(&b.limit.metric, b.limit.period)));
+    limits
+}
+
+fn stage_factor_percent(metric: &MetricSlug, stage: Stage, rules: StageRules<'_>) -> u32 {
+    match stage {
+        Stage::Current | Stage::Grace | Stage::Suspended => 100,
+        Stage::Restricted => rules.restricted_percent,
+        Stage::ReadOnly => {
+            if rules.metrics.get(metric).is_some_and(|metric| metric.write) { 0 } else { 100 }
+        }
+    }
+}
+
+/// The most that may ever be taken in a window of the limit: none where nothing ends it.
+#[must_use]
+pub fn hard_max(limit: &Limit) -> Option<Units> {
+    use octroi_core::LimitMode::{Hard, Shadow, Soft};
+    match limit.mode {
+        Hard => Some(limit.amount),
+        Soft => limit.ceiling,
+        Shadow => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use octroi_core::{
+        Aggregation, LimitMode, MetricKind, Period, PlanSlug, UnreachablePolicy, entitlement::DEFAULT_THRESHOLDS,
+    };
+
+    use super::*;
+
+    fn metric(slug: &str, write: bool) -> Metric {
+        Metric {
+            slug: MetricSlug::parse(slug).expect("a slug"),
+            kind: MetricKind::Flow,
+            aggregation: Aggregation::Sum,
+            display_name_en: slug.into(),
+            display_name_fr: slug.into(),
+            unit: "unit".into(),
+            write,
+        }
+    }
+
+    fn plan(name: &str, amount: u64) -> Entitlements {
+        let limit = |metric: &str| Limit {
+            metric: MetricSlug::parse(metric).expect("a slug"),
+            period: Period::Day,
+            amount: Units::new(amount).expect("an amount"),
+            mode: LimitMode::Hard,
+            ceiling: None,
+            unreachable_policy: UnreachablePolicy::Deny,
+            thresholds: DEFAULT_THRESHOLDS.to_vec(),
+        };
+        Entitlements {
+            plan: PlanSlug::parse(name).expect("a slug"),
+            plan_version: 1,
+            limits: vec![limit("notes.created"), limit("api.requests")],
+            features: Vec::new(),
+        }
+    }
+
+    #[track_caller]
+    fn check(stage: Stage, requests: u64, notes: u64) {
+        let metrics: HashMap<_, _> = [metric("api.requests", false), metric("notes.created", true)]
+            .into_iter()
+            .map(|metric| (metric.slug.clone(), metric))
+            .collect();
+        let default_entitlements = plan("free", 10);
+        let rules =
+            StageRules { metrics: &metrics, default_entitlements: &default_entitlements, restricted_percent: 50 };
+        let limits = effective_limits(&plan("pro", 101), stage, rules);
+        let amounts: Vec<u64> = limits.iter().map(|limit| limit.limit.amount.get()).collect();
+        assert_eq!(amounts, [requests, notes], "{stage:?}");
+    }
+
+    #[test]
+    fn each_stage_leaves_its_share_of_each_limit() {
+        check(Stage::Current, 101, 101);
+        check(Stage::Grace, 101, 101);
+        check(Stage::Restricted, 50, 50);
+        check(Stage::ReadOnly, 101, 0);
+        check(Stage::Suspended, 10, 10);
+    }
+}

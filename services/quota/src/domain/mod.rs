@@ -1,0 +1,6 @@
+//! The rules of quota, without I/O: which limits hold, what a check is answered, when people are told.
+
+pub mod check;
+pub mod decision;
+pub mod limits;
+pub mod thresholds;

@@ -1,0 +1,51 @@
+//! `GetCurrentUsage` and `GetEntitlements`: where an account stands.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use octroi_core::{AccountId, MetricSlug};
+
+use super::{AccountLimits, Service, check_quota::standing};
+use crate::{domain::decision::LimitStatus, error::Error};
+
+/// Where the account stands at each limit, and when that was true.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CurrentUsage {
+    /// Each limit, by metric and period.
+    pub limits: Vec<LimitStatus>,
+    /// The instant.
+    pub as_of: Timestamp,
+}
+
+impl Service {
+    /// Where the account stands at its limits; only at those of `metrics` where any are named.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn get_current_usage(&self, account: &AccountId, metrics: &[MetricSlug]) -> Result<CurrentUsage, Error> {
+        let now = self.db.clock().now();
+        let limits = self.holdings.of(account).await?;
+        let catalog = self.holdings.catalog().await?;
+        if let Some(unknown) = metrics.iter().find(|metric| !catalog.metrics.contains_key(*metric)) {
+            return Err(Error::MetricNotFound { metric: unknown.clone() });
+        }
+        let wanted: Vec<_> = limits
+            .limits
+            .iter()
+            .filter(|limit| metrics.is_empty() || metrics.contains(&limit.limit.metric))
+            .map(|limit| (limit, limits.window_key(limit, now)))
+            .collect();
+        let keys: Vec<_> = wanted.iter().map(|(_, key)| key.clone()).collect();
+        let levels = self.levels(account, &keys, now).await?;
+        let limits = wanted.iter().zip(levels).map(|((limit, key), level)| standing(limit, key, level)).collect();
+        Ok(CurrentUsage { limits, as_of: now })
+    }
+
+    /// What holds for the account.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn get_entitlements(&self, account: &AccountId) -> Result<Arc<AccountLimits>, Error> {
+        self.holdings.of(account).await
+    }
+}

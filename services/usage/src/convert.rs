@@ -1,0 +1,249 @@
+//! Between the contract's words and the domain's.
+
+use std::collections::BTreeMap;
+
+use jiff::{Timestamp, tz::TimeZone};
+use octroi_core::{AccountId, EventId, Metric, MetricSlug, Period, ServiceError, Source, Units, Violations, Window};
+use octroi_kit::convert::{from_proto_metric, from_proto_time, to_proto_time};
+use octroi_proto::usage::v1 as proto;
+
+use crate::{
+    domain::event::{DECISION_SOURCE, Event, Identity, Origin},
+    service::{LedgerTotals, Recorded, RecordedEvent, StatsQuery, TotalsQuery, UsageStats},
+};
+
+/// The most metrics of one question.
+const METRICS_MAX: usize = 16;
+const PROPERTIES_MAX: usize = 16;
+const PROPERTY_VALUE_BYTES_MAX: usize = 256;
+
+/// Reads an event. `at` is the path of the event in its request, `caller` its default source.
+///
+/// # Errors
+/// Every violation found.
+pub fn from_proto_event(at: &str, event: proto::UsageEvent, caller: &str, backfill: bool) -> Result<Event, Violations> {
+    let mut violations = Violations::default();
+    let field = |name: &str| format!("{at}{name}");
+    let account = violations.take(field("account_id"), AccountId::parse(&event.account_id));
+    let event_id = violations.take(field("event_id"), EventId::parse(&event.event_id));
+    let source = if event.source.is_empty() { caller } else { &event.source };
+    let source = violations.take(field("source"), Source::parse(source));
+    let metric = violations.take(field("metric"), MetricSlug::parse(&event.metric));
+    let amount = violations.take(field("amount"), Units::positive(event.amount));
+    let event_at =
+        event.event_time.as_ref().and_then(|time| from_proto_time(&field("event_time"), time, &mut violations));
+    let origin = match proto::Origin::try_from(event.origin) {
+        Ok(proto::Origin::Unspecified | proto::Origin::Direct) => Origin::Direct,
+        Ok(proto::Origin::Decision) => Origin::Decision,
+        Err(_) => {
+            violations.add(field("origin"), "must be one of the named values");
+            Origin::Direct
+        }
+    };
+    if origin == Origin::Direct && event.source.starts_with(DECISION_SOURCE) {
+        violations.add(field("source"), format!("must not begin with {DECISION_SOURCE}, which is kept for decisions"));
+    }
+    check_properties(&field("properties"), &event.properties, &mut violations);
+    // Whatever is missing was noted, so the fields are there once `finish` is passed.
+    let read = account.zip(source).zip(event_id).zip(metric.zip(amount));
+    violations.clone().finish()?;
+    let (((account, source), event_id), (metric, amount)) = read.ok_or(violations)?;
+    Ok(Event {
+        identity: Identity { account, source, event_id },
+        metric,
+        amount,
+        event_at,
+        properties: event.properties.into_iter().collect(),
+        origin,
+        backfill,
+    })
+}
+
+fn check_properties(field: &str, properties: &std::collections::HashMap<String, String>, violations: &mut Violations) {
+    if properties.len() > PROPERTIES_MAX {
+        violations.add(field, format!("must hold at most {PROPERTIES_MAX} properties"));
+    }
+    for (key, value) in properties {
+        let good = (1..=64).contains(&key.len())
+            && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'));
+        if !good {
+            violations.add(field, "must have keys of 1 to 64 of [A-Za-z0-9_.-]");
+        }
+        if value.len() > PROPERTY_VALUE_BYTES_MAX || value.contains('\0') {
+            violations.add(format!("{field}.{key}"), "must be at most 256 bytes and hold no NUL");
+        }
+    }
+}
+
+/// What became of an event.
+pub fn to_proto_recorded(recorded: &Recorded) -> proto::TrackUsageResponse {
+    proto::TrackUsageResponse { duplicate: recorded.duplicate, record_time: Some(to_proto_time(recorded.recorded_at)) }
+}
+
+/// What became of one event of a batch.
+pub fn to_proto_result<E: ServiceError>(result: &Result<Recorded, E>) -> proto::TrackUsageResult {
+    use proto::track_usage_result::Outcome;
+    let outcome = match result {
+        Ok(recorded) => Outcome::Recorded(to_proto_recorded(recorded)),
+        Err(error) => Outcome::Error(proto::ItemError {
+            code: error.kind().grpc_code(),
+            reason: error.reason().to_owned(),
+            message: error.to_string(),
+            field: error.violations().into_iter().next().map(|violation| violation.field).unwrap_or_default(),
+        }),
+    };
+    proto::TrackUsageResult { outcome: Some(outcome) }
+}
+
+fn from_proto_metrics(metrics: &[String], violations: &mut Violations) -> Vec<MetricSlug> {
+    if metrics.is_empty() || metrics.len() > METRICS_MAX {
+        violations.add("metrics", format!("must name 1 to {METRICS_MAX} metrics"));
+    }
+    let mut read: Vec<MetricSlug> = Vec::with_capacity(metrics.len());
+    for (index, metric) in metrics.iter().enumerate() {
+        let field = format!("metrics[{index}]");
+        let Some(metric) = violations.take(field.as_str(), MetricSlug::parse(metric)) else { continue };
+        if read.contains(&metric) {
+            violations.add(field, "must not be named twice");
+        }
+        read.push(metric);
+    }
+    read
+}
+
+fn required_time(field: &str, time: Option<&prost_types::Timestamp>, violations: &mut Violations) -> Option<Timestamp> {
+    match time {
+        Some(time) => from_proto_time(field, time, violations),
+        None => {
+            violations.add(field, "must be given");
+            None
+        }
+    }
+}
+
+/// Reads what statistics are asked for.
+///
+/// # Errors
+/// Every violation found.
+pub fn from_proto_stats_query(request: &proto::GetUsageStatsRequest) -> Result<StatsQuery, Violations> {
+    let mut violations = Violations::default();
+    let account = violations.take("account_id", AccountId::parse(&request.account_id));
+    let metrics = from_proto_metrics(&request.metrics, &mut violations);
+    let start = required_time("start_time", request.start_time.as_ref(), &mut violations);
+    let end = required_time("end_time", request.end_time.as_ref(), &mut violations);
+    let granularity = match proto::Granularity::try_from(request.granularity) {
+        Ok(proto::Granularity::Hour) => Some(Period::Hour),
+        Ok(proto::Granularity::Day) => Some(Period::Day),
+        Ok(proto::Granularity::Month) => Some(Period::Month),
+        Ok(proto::Granularity::Unspecified) | Err(_) => {
+            violations.add("granularity", "must be HOUR, DAY or MONTH");
+            None
+        }
+    };
+    let zone = if request.zone.is_empty() {
+        None
+    } else {
+        violations.take("zone", TimeZone::get(&request.zone).map_err(|_| "must be an IANA zone"))
+    };
+    let read = account.zip(start.zip(end)).zip(granularity);
+    violations.clone().finish()?;
+    let ((account, (start, end)), granularity) = read.ok_or(violations)?;
+    Ok(StatsQuery { account, metrics, range: Window { start, end }, granularity, zone })
+}
+
+/// Statistics, on the wire.
+pub fn to_proto_stats(stats: UsageStats) -> proto::GetUsageStatsResponse {
+    let metrics = stats.metrics.into_iter().map(|metric| proto::MetricStats {
+        metric: metric.metric.to_string(),
+        total_amount: metric.buckets.iter().map(|bucket| bucket.amount.get()).sum(),
+        total_events: metric.buckets.iter().map(|bucket| bucket.events).sum(),
+        buckets: metric
+            .buckets
+            .into_iter()
+            .map(|bucket| proto::UsageBucket {
+                start_time: Some(to_proto_time(bucket.window.start)),
+                end_time: Some(to_proto_time(bucket.window.end)),
+                amount: bucket.amount.get(),
+                events: bucket.events,
+            })
+            .collect(),
+    });
+    proto::GetUsageStatsResponse { stats: metrics.collect(), zone: stats.zone }
+}
+
+/// Reads what totals are asked for.
+///
+/// # Errors
+/// Every violation found.
+pub fn from_proto_totals_query(request: &proto::GetLedgerTotalsRequest) -> Result<TotalsQuery, Violations> {
+    let mut violations = Violations::default();
+    let account = if request.account_id.is_empty() {
+        None
+    } else {
+        violations.take("account_id", AccountId::parse(&request.account_id))
+    };
+    let metrics = from_proto_metrics(&request.metrics, &mut violations);
+    let mut time = |field, time: Option<&prost_types::Timestamp>, default| {
+        time.map_or(Some(default), |time| from_proto_time(field, time, &mut violations)).unwrap_or(default)
+    };
+    let start = time("start_time", request.start_time.as_ref(), Window::LIFETIME.start);
+    let end = time("end_time", request.end_time.as_ref(), Window::LIFETIME.end);
+    let source = if request.source.is_empty() {
+        None
+    } else {
+        violations.take("source", Source::parse(&request.source))
+    };
+    violations.finish()?;
+    Ok(TotalsQuery { account, metrics, range: Window { start, end }, source })
+}
+
+/// Totals, on the wire.
+pub fn to_proto_totals(totals: LedgerTotals) -> proto::GetLedgerTotalsResponse {
+    let lines = totals.metrics.into_iter().map(|total| proto::LedgerTotal {
+        metric: total.metric.to_string(),
+        decided_amount: total.decided.get(),
+        direct_amount: total.direct.get(),
+        events: total.events,
+        rollup_amount: total.rollup.get(),
+    });
+    proto::GetLedgerTotalsResponse { totals: lines.collect(), rollup_lag_events: totals.rollup_lag_events }
+}
+
+/// One event of the ledger, on the wire.
+pub fn to_proto_recorded_event(recorded: RecordedEvent) -> proto::RecordedEvent {
+    let event = recorded.event;
+    let properties: BTreeMap<String, String> = event.properties;
+    proto::RecordedEvent {
+        event: Some(proto::UsageEvent {
+            account_id: event.identity.account.to_string(),
+            event_id: event.identity.event_id.to_string(),
+            source: event.identity.source.to_string(),
+            metric: event.metric.to_string(),
+            amount: event.amount.as_i64(),
+            event_time: event.event_at.map(to_proto_time),
+            properties: properties.into_iter().collect(),
+            origin: match event.origin {
+                Origin::Direct => proto::Origin::Direct.into(),
+                Origin::Decision => proto::Origin::Decision.into(),
+            },
+        }),
+        record_time: Some(to_proto_time(recorded.recorded_at)),
+    }
+}
+
+/// Reads the catalog that billing pushes.
+///
+/// # Errors
+/// Every violation found.
+pub fn from_proto_catalog(request: &proto::ApplyCatalogRequest) -> Result<(u64, Vec<Metric>), Violations> {
+    let mut violations = Violations::default();
+    if request.version == 0 || i64::try_from(request.version).is_err() {
+        violations.add("version", "must be at least 1");
+    }
+    let mut metrics = Vec::with_capacity(request.metrics.len());
+    for (index, metric) in request.metrics.iter().enumerate() {
+        metrics.extend(from_proto_metric(&format!("metrics[{index}]"), metric, &mut violations));
+    }
+    violations.finish()?;
+    Ok((request.version, metrics))
+}

@@ -1,0 +1,129 @@
+//! How a range of time is cut into hours, days or months of a zone.
+
+use jiff::{Timestamp, tz::TimeZone};
+use octroi_core::{
+    Anchor, Period, Violations, Window,
+    period::window_containing,
+};
+
+/// The most buckets of one answer.
+pub const BUCKETS_MAX: usize = 1_000;
+/// The width of a stored rollup, in seconds; every zone's offset is a multiple of it.
+pub const QUARTER_S: i64 = 900;
+
+/// Cuts `range` into buckets that tile it. The first and the last are cut off where the range begins or
+/// ends within an hour, day or month.
+///
+/// # Errors
+/// [`Violations`] where the range is empty, not made of quarters of an hour, or makes too many buckets.
+pub fn cut(range: Window, period: Period, zone: &TimeZone) -> Result<Vec<Window>, Violations> {
+    let mut violations = Violations::default();
+    for (field, at) in [("start_time", range.start), ("end_time", range.end)] {
+        if at.as_second().rem_euclid(QUARTER_S) != 0 || at.subsec_nanosecond() != 0 {
+            violations.add(field, "must be a multiple of 15 minutes");
+        }
+    }
+    if range.end <= range.start {
+        violations.add("end_time", "must be after start_time");
+    }
+    violations.finish()?;
+
+    let mut buckets = Vec::new();
+    let mut start = range.start;
+    while start < range.end {
+        if buckets.len() == BUCKETS_MAX {
+            let mut violations = Violations::default();
+            violations.add("granularity", format!("must cut the range into at most {BUCKETS_MAX} buckets"));
+            return Err(violations);
+        }
+        let end = next_after(start, period, zone).min(range.end);
+        buckets.push(Window { start, end });
+        start = end;
+    }
+    Ok(buckets)
+}
+
+fn next_after(start: Timestamp, period: Period, zone: &TimeZone) -> Timestamp {
+    window_containing(period, start, zone, Anchor::FIRST_OF_MONTH).end
+}
+
+/// The quarter of an hour that `at` lies in.
+#[must_use]
+pub fn quarter_of(at: Timestamp) -> Timestamp {
+    floor_to(at, QUARTER_S)
+}
+
+/// The day of UTC that `at` lies in.
+#[must_use]
+pub fn day_of(at: Timestamp) -> Timestamp {
+    floor_to(at, 86_400)
+}
+
+fn floor_to(at: Timestamp, width_s: i64) -> Timestamp {
+    let mut second = at.as_second();
+    if at.subsec_nanosecond() < 0 {
+        second -= 1;
+    }
+    // Going down to a multiple stays within the range of instants, but for its first day.
+    Timestamp::from_second(second.div_euclid(width_s) * width_s).unwrap_or(Timestamp::MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().expect("an instant")
+    }
+
+    #[test]
+    fn a_day_of_daylight_saving_has_23_or_25_hours() {
+        let paris = TimeZone::get("Europe/Paris").expect("a zone");
+        for (start, end, hours) in [
+            ("2026-03-28T23:00:00Z", "2026-03-29T22:00:00Z", 23),
+            ("2026-10-24T22:00:00Z", "2026-10-25T23:00:00Z", 25),
+        ] {
+            let day = Window { start: at(start), end: at(end) };
+            assert_eq!(cut(day, Period::Hour, &paris).expect("a good range").len(), hours);
+            assert_eq!(cut(day, Period::Day, &paris).expect("a good range"), vec![day]);
+        }
+    }
+
+    #[test]
+    fn a_range_that_cannot_be_cut_says_which_field_is_wrong() {
+        for (start, end, field) in [
+            ("2026-01-01T00:01:00Z", "2026-01-02T00:00:00Z", "start_time"),
+            ("2026-01-01T00:00:00Z", "2026-01-01T00:00:00.5Z", "end_time"),
+            ("2026-01-02T00:00:00Z", "2026-01-01T00:00:00Z", "end_time"),
+            ("2026-01-01T00:00:00Z", "2027-01-01T00:00:00Z", "granularity"),
+        ] {
+            let range = Window { start: at(start), end: at(end) };
+            let violations = cut(range, Period::Hour, &TimeZone::UTC).expect_err("a bad range");
+            assert_eq!(violations.first_field(), Some(field));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn buckets_tile_the_range(start in -1_000_000_i64..3_000_000, quarters in 1_i64..4_000) {
+            let kathmandu = TimeZone::get("Asia/Kathmandu").expect("a zone");
+            let start = Timestamp::from_second(start * QUARTER_S).expect("in range");
+            let end = Timestamp::from_second(start.as_second() + quarters * QUARTER_S).expect("in range");
+            let buckets = cut(Window { start, end }, Period::Hour, &kathmandu).or_else(|_| cut(Window { start, end }, Period::Day, &kathmandu)).expect("few enough days");
+            prop_assert_eq!(buckets.first().map(|bucket| bucket.start), Some(start));
+            prop_assert_eq!(buckets.last().map(|bucket| bucket.end), Some(end));
+            prop_assert!(buckets.windows(2).all(|pair| pair[0].end == pair[1].start));
+        }
+
+        #[test]
+        fn a_quarter_contains_its_instant(second in -2_000_000_000_i64..2_000_000_000, nanosecond in 0_i32..1_000_000_000) {
+            let instant = Timestamp::new(second, 0).expect("in range").checked_add(jiff::Span::new().nanoseconds(nanosecond)).expect("in range");
+            let quarter = quarter_of(instant);
+            prop_assert!(quarter <= instant);
+            prop_assert!(instant.duration_since(quarter) < jiff::SignedDuration::from_secs(QUARTER_S));
+            prop_assert_eq!(day_of(quarter), day_of(instant));
+        }
+    }
+}

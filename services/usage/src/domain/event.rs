@@ -1,0 +1,173 @@
+//! One usage event: its identity, its content, and when it is accepted.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use octroi_core::{AccountId, EventId, MetricSlug, Source, Units};
+use sha2::{Digest as _, Sha256};
+
+/// How far back an event may lie: as long as providers of payments accept meter events.
+pub const BACK_MAX: SignedDuration = SignedDuration::from_hours(35 * 24);
+/// How far ahead, for clocks that differ.
+pub const AHEAD_MAX: SignedDuration = SignedDuration::from_mins(5);
+
+/// How an event came into the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// Recorded after the fact.
+    Direct,
+    /// Recorded by a quota decision that allowed it.
+    Decision,
+}
+
+impl Origin {
+    /// Its name in the ledger.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Decision => "decision",
+        }
+    }
+
+    /// The origin of this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Direct, Self::Decision].into_iter().find(|origin| origin.as_str() == name)
+    }
+}
+
+/// What sources of decisions begin with. Nobody else may use it, so that no caller can take a decision's
+/// place in the ledger.
+pub const DECISION_SOURCE: &str = "decision:";
+
+/// What makes two events the same event.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Identity {
+    /// The account.
+    pub account: AccountId,
+    /// Who says so.
+    pub source: Source,
+    /// The id within the source.
+    pub event_id: EventId,
+}
+
+/// One usage event as it is asked to be recorded.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// What makes it this event.
+    pub identity: Identity,
+    /// What was used.
+    pub metric: MetricSlug,
+    /// How much: at least 1.
+    pub amount: Units,
+    /// When, where the caller said.
+    pub event_at: Option<Timestamp>,
+    /// Further facts.
+    pub properties: BTreeMap<String, String>,
+    /// How it came.
+    pub origin: Origin,
+    /// Whether it may lie any time back.
+    pub backfill: bool,
+}
+
+impl Event {
+    /// SHA-256 over what must not differ between repeats: metric, amount, time and properties. Each part
+    /// is preceded by its length, so that no two contents look alike. A time that nobody chose is no part of
+    /// it, because the repeat has another present: one that was not given, and that of a decision.
+    #[must_use]
+    pub fn payload_hash(&self) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        let mut part = |bytes: &[u8]| {
+            hash.update(bytes.len().to_be_bytes());
+            hash.update(bytes);
+        };
+        part(self.metric.as_str().as_bytes());
+        part(&self.amount.get().to_be_bytes());
+        match (self.origin, self.event_at) {
+            (Origin::Direct, Some(at)) => part(&at.as_microsecond().to_be_bytes()),
+            (Origin::Direct, None) | (Origin::Decision, _) => part(b"now"),
+        }
+        for (key, value) in &self.properties {
+            part(key.as_bytes());
+            part(value.as_bytes());
+        }
+        hash.finalize().into()
+    }
+
+    /// When it happened, where the ledger may take it at `now`.
+    #[must_use]
+    pub fn accepted_at(&self, now: Timestamp) -> Option<Timestamp> {
+        let Some(at) = self.event_at else { return Some(now) };
+        let ahead = at.duration_since(now);
+        let acceptable = ahead <= AHEAD_MAX && (self.backfill || ahead >= -BACK_MAX);
+        acceptable.then_some(at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::ToSpan as _;
+
+    use super::*;
+
+    fn event() -> Event {
+        Event {
+            identity: Identity {
+                account: AccountId::parse("acme").expect("an id"),
+                source: Source::parse("app").expect("a source"),
+                event_id: EventId::parse("e-1").expect("an id"),
+            },
+            metric: MetricSlug::parse("api.requests").expect("a slug"),
+            amount: Units::positive(1).expect("an amount"),
+            event_at: Some("2026-03-01T00:00:00Z".parse().expect("an instant")),
+            properties: BTreeMap::from([("region".into(), "eu".into())]),
+            origin: Origin::Direct,
+            backfill: false,
+        }
+    }
+
+    #[test]
+    fn the_hash_changes_with_every_part_of_the_content_and_with_nothing_else() {
+        let first = event();
+        let same = [
+            Event { backfill: true, ..event() },
+            Event { identity: Identity { event_id: EventId::parse("e-2").expect("an id"), ..event().identity }, ..event() },
+        ];
+        for other in same {
+            assert_eq!(first.payload_hash(), other.payload_hash());
+        }
+        let different = [
+            Event { metric: MetricSlug::parse("api.request").expect("a slug"), ..event() },
+            Event { amount: Units::positive(2).expect("an amount"), ..event() },
+            Event { event_at: None, ..event() },
+            Event { event_at: event().event_at.map(|at| at + 1.microsecond()), ..event() },
+            Event { properties: BTreeMap::new(), ..event() },
+            Event { properties: BTreeMap::from([("regio".into(), "neu".into())]), ..event() },
+        ];
+        for other in different {
+            assert_ne!(first.payload_hash(), other.payload_hash(), "{other:?}");
+        }
+        let decision = Event { origin: Origin::Decision, ..event() };
+        assert_eq!(decision.payload_hash(), Event { event_at: None, ..decision.clone() }.payload_hash());
+    }
+
+    #[test]
+    fn an_event_is_accepted_from_35_days_back_to_5_minutes_ahead_and_a_backfill_from_any_time() {
+        let at = event().event_at.expect("it has one");
+        for (now, backfill, accepted) in [
+            (at, false, true),
+            (at + 840.hours(), false, true),
+            (at + 840.hours() + 1.microsecond(), false, false),
+            (at + 840.hours() + 1.microsecond(), true, true),
+            (at - 5.minutes(), false, true),
+            (at - 5.minutes() - 1.microsecond(), false, false),
+            (at - 5.minutes() - 1.microsecond(), true, false),
+        ] {
+            let event = Event { backfill, ..event() };
+            assert_eq!(event.accepted_at(now).is_some(), accepted, "{now} {backfill}");
+        }
+        let without = Event { event_at: None, ..event() };
+        assert_eq!(without.accepted_at(at), Some(at));
+    }
+}

@@ -1,0 +1,126 @@
+//! Why usage refuses.
+
+use octroi_core::{ErrorKind, FieldViolation, MetricSlug, ServiceError, Violations};
+use octroi_kit::{db::DatabaseError, directory::DirectoryError, page::InvalidPageToken};
+use octroi_proto::errors::v1::ErrorReason;
+
+/// Why usage refuses.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The request breaks rules.
+    #[error(transparent)]
+    Invalid(#[from] Violations),
+    /// A page token is not ours.
+    #[error(transparent)]
+    PageToken(#[from] InvalidPageToken),
+    /// The database failed.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    /// The account cannot be used.
+    #[error(transparent)]
+    Account(#[from] DirectoryError),
+    /// The catalog has no such metric.
+    #[error("there is no metric {metric}")]
+    MetricNotFound {
+        /// What was named.
+        metric: MetricSlug,
+    },
+    /// The event lies outside what is accepted.
+    #[error("the event's time must be from 35 days back to 5 minutes ahead; a backfill may go further back")]
+    EventTimeOutOfRange,
+    /// The same id came before with another content.
+    #[error("the event {event_id} of source {source_name} was recorded with another content")]
+    EventIdReused {
+        /// The event's id.
+        event_id: String,
+        /// Its source.
+        source_name: String,
+    },
+    /// Only the quota service records decisions.
+    #[error("only the quota service records decisions")]
+    DecisionForbidden,
+    /// More than one process can hold waits for its commit.
+    #[error("the ledger has more events waiting than it can hold")]
+    Overloaded,
+    /// A newer catalog was applied before.
+    #[error("version {given} of the catalog is older than {current}")]
+    VersionStale {
+        /// What was given.
+        given: u64,
+        /// What is in force.
+        current: u64,
+    },
+    /// A sum leaves 0 to 2^53 − 1.
+    #[error("the sum is more than 2^53 - 1")]
+    SumOutOfRange,
+}
+
+impl ServiceError for Error {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Invalid(inner) => inner.kind(),
+            Self::PageToken(inner) => inner.kind(),
+            Self::Database(inner) => inner.kind(),
+            Self::Account(inner) => inner.kind(),
+            Self::MetricNotFound { .. } => ErrorKind::NotFound,
+            Self::EventTimeOutOfRange | Self::SumOutOfRange => ErrorKind::Invalid,
+            Self::EventIdReused { .. } => ErrorKind::AlreadyExists,
+            Self::DecisionForbidden => ErrorKind::Forbidden,
+            Self::Overloaded => ErrorKind::OverLimit,
+            Self::VersionStale { .. } => ErrorKind::Conflict,
+        }
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Invalid(inner) => inner.reason(),
+            Self::PageToken(inner) => inner.reason(),
+            Self::Database(inner) => inner.reason(),
+            Self::Account(inner) => inner.reason(),
+            Self::MetricNotFound { .. } => ErrorReason::MetricNotFound.name(),
+            Self::EventTimeOutOfRange => ErrorReason::EventTimeOutOfRange.name(),
+            Self::EventIdReused { .. } => ErrorReason::EventIdReused.name(),
+            Self::DecisionForbidden => ErrorReason::CallerForbidden.name(),
+            Self::Overloaded => ErrorReason::Overloaded.name(),
+            Self::VersionStale { .. } => ErrorReason::VersionStale.name(),
+            Self::SumOutOfRange => ErrorReason::AmountOutOfRange.name(),
+        }
+    }
+
+    fn metadata(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Invalid(inner) => inner.metadata(),
+            Self::PageToken(inner) => inner.metadata(),
+            Self::Database(inner) => inner.metadata(),
+            Self::Account(inner) => inner.metadata(),
+            Self::MetricNotFound { metric } => vec![("metric", metric.to_string())],
+            Self::EventIdReused { event_id, source_name } => {
+                vec![("event_id", event_id.clone()), ("source", source_name.clone())]
+            }
+            Self::VersionStale { given, current } => {
+                vec![("given", given.to_string()), ("current", current.to_string())]
+            }
+            Self::EventTimeOutOfRange | Self::DecisionForbidden | Self::Overloaded | Self::SumOutOfRange => Vec::new(),
+        }
+    }
+
+    fn violations(&self) -> Vec<FieldViolation> {
+        match self {
+            Self::Invalid(inner) => inner.violations(),
+            Self::PageToken(inner) => inner.violations(),
+            Self::Account(inner) => inner.violations(),
+            Self::EventTimeOutOfRange => {
+                vec![FieldViolation::new("event_time", "must be from 35 days back to 5 minutes ahead")]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn retry_after_s(&self) -> Option<u64> {
+        match self {
+            Self::Database(inner) => inner.retry_after_s(),
+            Self::Overloaded => Some(1),
+            _ => None,
+        }
+    }
+}

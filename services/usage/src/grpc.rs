@@ -1,0 +1,157 @@
+//! The gRPC side: reads a request, calls the service, writes the answer.
+
+use octroi_core::{AccountId, MetricSlug, Violations};
+use octroi_kit::{
+    auth::{self, Caller, Role},
+    page::{PageTokens, page_size},
+    status::to_status,
+};
+use octroi_proto::usage::v1::{self as proto, usage_service_server::UsageService};
+use tonic::{Request, Response, Status};
+
+use crate::{convert, domain::event::{Event, Origin}, error::Error, service::Service};
+
+/// The most events of a batch.
+const BATCH_EVENTS_MAX: usize = 10_000;
+const EVENTS_LIST: &str = "usage events";
+
+/// Serves the contract.
+pub struct Handler {
+    service: Service,
+    pages: PageTokens,
+}
+
+impl Handler {
+    /// A handler over the service.
+    pub fn new(service: Service, pages: PageTokens) -> Self {
+        Self { service, pages }
+    }
+}
+
+fn refused(error: impl Into<Error>) -> Status {
+    to_status(&error.into())
+}
+
+/// Reads one event and checks who may say what it says.
+fn read_event(at: &str, event: proto::UsageEvent, caller: &Caller, backfill: bool) -> Result<Event, Error> {
+    let event = convert::from_proto_event(at, event, &caller.name, backfill)?;
+    if event.origin == Origin::Decision && caller.role != Role::Quota {
+        return Err(Error::DecisionForbidden);
+    }
+    Ok(event)
+}
+
+#[tonic::async_trait]
+impl UsageService for Handler {
+    async fn track_usage(
+        &self,
+        request: Request<proto::TrackUsageRequest>,
+    ) -> Result<Response<proto::TrackUsageResponse>, Status> {
+        let caller = auth::caller(&request)?;
+        let principal = auth::principal(&request);
+        let request = request.into_inner();
+        let event = request.event.ok_or_else(|| {
+            let mut violations = Violations::default();
+            violations.add("event", "must be given");
+            refused(violations)
+        })?;
+        if principal.is_some_and(|principal| principal.account.as_str() != event.account_id) {
+            return Err(auth::principal_mismatch());
+        }
+        let event = read_event("event.", event, &caller, request.backfill).map_err(refused)?;
+        let recorded = self.service.track_usage(event).await.map_err(refused)?;
+        Ok(Response::new(convert::to_proto_recorded(&recorded)))
+    }
+
+    async fn track_usage_batch(
+        &self,
+        request: Request<proto::TrackUsageBatchRequest>,
+    ) -> Result<Response<proto::TrackUsageBatchResponse>, Status> {
+        let caller = auth::caller(&request)?;
+        let principal = auth::principal(&request);
+        let request = request.into_inner();
+        if request.events.is_empty() || request.events.len() > BATCH_EVENTS_MAX {
+            let mut violations = Violations::default();
+            violations.add("events", format!("must hold 1 to {BATCH_EVENTS_MAX} events"));
+            return Err(refused(violations));
+        }
+        if let Some(principal) = principal
+            && request.events.iter().any(|event| event.account_id != principal.account.as_str())
+        {
+            return Err(auth::principal_mismatch());
+        }
+        let events = request
+            .events
+            .into_iter()
+            .enumerate()
+            .map(|(index, event)| read_event(&format!("events[{index}]."), event, &caller, request.backfill))
+            .collect();
+        let results = self.service.track_usage_batch(events).await.map_err(refused)?;
+        let results = results.iter().map(convert::to_proto_result).collect();
+        Ok(Response::new(proto::TrackUsageBatchResponse { results }))
+    }
+
+    async fn get_usage_stats(
+        &self,
+        request: Request<proto::GetUsageStatsRequest>,
+    ) -> Result<Response<proto::GetUsageStatsResponse>, Status> {
+        auth::check_principal(&request, &request.get_ref().account_id)?;
+        let query = convert::from_proto_stats_query(request.get_ref()).map_err(refused)?;
+        let stats = self.service.get_usage_stats(query).await.map_err(refused)?;
+        Ok(Response::new(convert::to_proto_stats(stats)))
+    }
+
+    async fn get_ledger_totals(
+        &self,
+        request: Request<proto::GetLedgerTotalsRequest>,
+    ) -> Result<Response<proto::GetLedgerTotalsResponse>, Status> {
+        let caller = auth::caller(&request)?;
+        auth::check_principal(&request, &request.get_ref().account_id)?;
+        let query = convert::from_proto_totals_query(request.get_ref()).map_err(refused)?;
+        if query.account.is_none() && caller.role != Role::Operator {
+            let mut violations = Violations::default();
+            violations.add("account_id", "must be given: only an operator may ask for all accounts");
+            return Err(refused(violations));
+        }
+        let totals = self.service.get_ledger_totals(query).await.map_err(refused)?;
+        Ok(Response::new(convert::to_proto_totals(totals)))
+    }
+
+    async fn list_usage_events(
+        &self,
+        request: Request<proto::ListUsageEventsRequest>,
+    ) -> Result<Response<proto::ListUsageEventsResponse>, Status> {
+        auth::check_principal(&request, &request.get_ref().account_id)?;
+        let request = request.into_inner();
+        let mut violations = Violations::default();
+        let account = violations.take("account_id", AccountId::parse(&request.account_id));
+        let metric = if request.metric.is_empty() {
+            None
+        } else {
+            violations.take("metric", MetricSlug::parse(&request.metric))
+        };
+        let limit = page_size(request.page_size, &mut violations);
+        violations.clone().finish().map_err(refused)?;
+        let account = account.ok_or_else(|| refused(violations))?;
+        let cursor = self.pages.read(EVENTS_LIST, account.as_str(), &request.page_token).map_err(refused)?;
+        let before = cursor.and_then(|cursor| cursor.parse().ok());
+        let events =
+            self.service.list_usage_events(account.clone(), metric, before, limit).await.map_err(refused)?;
+        let full = i64::try_from(events.len()).is_ok_and(|count| count == limit);
+        let next_page_token = match events.last() {
+            Some(last) if full => self.pages.make(EVENTS_LIST, account.as_str(), &last.sequence.to_string()),
+            _ => String::new(),
+        };
+        let events = events.into_iter().map(convert::to_proto_recorded_event).collect();
+        Ok(Response::new(proto::ListUsageEventsResponse { events, next_page_token }))
+    }
+
+    async fn apply_catalog(
+        &self,
+        request: Request<proto::ApplyCatalogRequest>,
+    ) -> Result<Response<proto::ApplyCatalogResponse>, Status> {
+        let (version, metrics) = convert::from_proto_catalog(request.get_ref()).map_err(refused)?;
+        let version = self.service.apply_catalog(version, metrics).await.map_err(refused)?;
+        Ok(Response::new(proto::ApplyCatalogResponse { version }))
+    }
+}

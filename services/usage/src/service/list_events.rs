@@ -1,0 +1,40 @@
+//! `ListUsageEvents`: the events of an account, newest first.
+
+use jiff::Timestamp;
+use octroi_core::{AccountId, MetricSlug};
+use octroi_kit::db::Scope;
+
+use super::Service;
+use crate::{domain::event::Event, error::Error, store};
+
+/// One event as the ledger has it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RecordedEvent {
+    /// The event.
+    pub event: Event,
+    /// When the ledger took it.
+    pub recorded_at: Timestamp,
+    /// Its place in the ledger.
+    pub sequence: i64,
+}
+
+impl Service {
+    /// Up to `limit` events before the place `before`, the newest first.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn list_usage_events(
+        &self,
+        account: AccountId,
+        metric: Option<MetricSlug>,
+        before: Option<i64>,
+        limit: i64,
+    ) -> Result<Vec<RecordedEvent>, Error> {
+        self.directory.get(&account).await?;
+        self.db
+            .transaction(Scope::Account(account.clone()), move |connection| {
+                Box::pin(async move { store::list_events(connection, &account, metric.as_ref(), before, limit).await })
+            })
+            .await
+    }
+}

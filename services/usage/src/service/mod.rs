@@ -1,0 +1,44 @@
+//! What usage does, one file a use case.
+
+mod apply_catalog;
+mod catalog;
+mod commit;
+mod ledger_totals;
+mod list_events;
+mod stats;
+mod track;
+
+use std::sync::Arc;
+
+use octroi_kit::{db::Db, directory::Directory, outbox::Wake};
+
+pub use self::{
+    ledger_totals::{LedgerTotals, MetricTotal, TotalsQuery},
+    list_events::RecordedEvent,
+    stats::{MetricStats, StatsQuery, UsageBucket, UsageStats},
+    track::Recorded,
+};
+pub(crate) use self::commit::Accepted;
+use self::{catalog::Catalog, commit::Committer};
+use crate::config;
+
+/// The use cases of usage. Cloning shares it.
+#[derive(Clone)]
+pub struct Service {
+    db: Db,
+    directory: Directory,
+    catalog: Arc<Catalog>,
+    committer: Committer,
+}
+
+impl Service {
+    /// A service over its database; commits wake the outbox's relay.
+    pub fn new(db: &Db, directory: Directory, wake: &Wake, ledger: &config::Ledger) -> Self {
+        Self {
+            db: db.clone(),
+            directory,
+            catalog: Arc::new(Catalog::new(db.clone())),
+            committer: Committer::start(db, wake, ledger),
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! `GetUsageStats`: sums over a range, from the rollups.
+
+use jiff::tz::TimeZone;
+use octroi_core::{AccountId, MetricSlug, Period, Units, Window};
+use octroi_kit::db::Scope;
+
+use super::Service;
+use crate::{domain::buckets, error::Error, store};
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct StatsQuery {
+    /// The account.
+    pub account: AccountId,
+    /// The metrics.
+    pub metrics: Vec<MetricSlug>,
+    /// The range.
+    pub range: Window,
+    /// HOUR, DAY or MONTH.
+    pub granularity: Period,
+    /// The zone; none means the account's.
+    pub zone: Option<TimeZone>,
+}
+
+/// The use in one bucket.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct UsageBucket {
+    /// Its time.
+    pub window: Window,
+    /// The sum of amounts.
+    pub amount: Units,
+    /// The number of events.
+    pub events: u64,
+}
+
+/// The use of one metric.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MetricStats {
+    /// The metric.
+    pub metric: MetricSlug,
+    /// Buckets that tile the range.
+    pub buckets: Vec<UsageBucket>,
+}
+
+/// The use over a range.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UsageStats {
+    /// One a metric, in the order asked.
+    pub metrics: Vec<MetricStats>,
+    /// The zone whose hours, days and months these are.
+    pub zone: String,
+}
+
+impl Service {
+    /// Sums over a range, cut by the granularity; a bucket without use is there with 0.
+    ///
+    /// # Errors
+    /// [`Error`] where account or metric do not exist, or the range cannot be cut.
+    pub async fn get_usage_stats(&self, query: StatsQuery) -> Result<UsageStats, Error> {
+        let account = self.directory.get(&query.account).await?;
+        if let Some(metric) = self.catalog.first_unknown(&query.metrics).await? {
+            return Err(Error::MetricNotFound { metric });
+        }
+        let (zone, zone_name) = match query.zone {
+            Some(zone) => {
+                let name = zone.iana_name().unwrap_or("UTC").to_owned();
+                (zone, name)
+            }
+            None => (account.zone.clone(), account.zone_name.clone()),
+        };
+        let windows = buckets::cut(query.range, query.granularity, &zone)?;
+        let (account, metrics) = (query.account, query.metrics);
+        let metrics = self
+            .db
+            .transaction(Scope::Account(account.clone()), move |connection| {
+                Box::pin(async move { store::sum_buckets(connection, &account, &metrics, &windows).await })
+            })
+            .await?;
+        Ok(UsageStats { metrics, zone: zone_name })
+    }
+}

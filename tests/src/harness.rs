@@ -1,0 +1,7 @@
+//! What the tests stand on.
+//!
+//! [`backends`] finds or starts PostgreSQL, Redis and RabbitMQ and gives every test a corner of its
+//! own in them. [`fleet`] starts the real program on them, in one process or in many.
+
+pub mod backends;
+pub mod fleet;

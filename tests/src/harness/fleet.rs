@@ -1,0 +1,480 @@
+//! The real program, started the way an operator starts it, on servers of the test's own.
+//!
+//! A story is told to a [`Fleet`] and does not know in how many processes it runs: [`Topology::OneProcess`]
+//! is `octroi all` with the bus and the counters in process, [`Topology::Split`] is `octroi run` once a
+//! service, with RabbitMQ and Redis between them. Every fleet has a database, a corner of Redis and of
+//! RabbitMQ, ports and a directory that nobody else uses.
+//!
+//! A fleet that is dropped looks whether the test left work behind: events that were never published,
+//! messages that nobody took, dead letters. It fails the test that did, unless the test said that it
+//! would ([`Fleet::expect_leftovers`]).
+
+mod clients;
+mod leftovers;
+mod program;
+mod rest;
+mod wait;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use nix::sys::signal::Signal;
+use octroi_fleet::postgres::free_port;
+use octroi_proto::billing::v1::ApplyCatalogRequest;
+use tempfile::TempDir;
+
+use super::backends::{self, BusNamespace, TestDatabase};
+
+pub use clients::{APPLICATION, Clients, GATEWAY, OPERATOR};
+pub use program::{Call, Ended, Program, is_ready};
+pub use rest::{Answer, Rest};
+pub use wait::{PATIENCE, eventually, now, roomy_hour, within};
+
+/// How a fleet is spread over processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Topology {
+    /// `octroi all`.
+    OneProcess,
+    /// `octroi run <service>`, once each.
+    Split,
+}
+
+/// The services in the order in which they are started: each after those that it asks.
+const SERVICES: [&str; 6] = ["account", "usage", "quota", "billing", "notification", "gateway"];
+
+/// The one process of [`Topology::OneProcess`].
+const ALL: &str = "all";
+
+/// Few, because the fleets of one run share a server that takes 100.
+const CONNECTIONS_MAX: &str = "5";
+
+/// A fleet that is still to be started.
+#[derive(Debug)]
+pub struct Builder {
+    topology: Topology,
+    settings: Vec<(String, String)>,
+    environment: Vec<(String, String)>,
+}
+
+impl Builder {
+    /// Sets a configuration key, such as `telemetry.otlp_endpoint`, in every process.
+    #[must_use]
+    pub fn set(mut self, key: &str, value: impl Into<String>) -> Self {
+        self.settings.push((key.to_owned(), value.into()));
+        self
+    }
+
+    /// Sets a variable that is no configuration of the fleet, in every process.
+    #[must_use]
+    pub fn environment(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.environment.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// Starts it and waits until all of it is ready and a catalog is in force.
+    ///
+    /// # Errors
+    /// What could not be started, with the end of its log.
+    pub async fn start(self) -> Result<Fleet> {
+        Fleet::start_as(&self).await
+    }
+}
+
+/// One process of a fleet.
+#[derive(Debug)]
+struct Member {
+    name: &'static str,
+    call: Call,
+    program: Option<Program>,
+    admin: SocketAddr,
+}
+
+/// A fleet of the test's own. It ends with this value.
+#[derive(Debug)]
+pub struct Fleet {
+    topology: Topology,
+    members: Vec<Member>,
+    /// gRPC addresses by service, and the gateway's.
+    addresses: BTreeMap<&'static str, SocketAddr>,
+    tokens: PathBuf,
+    leftovers_expected: bool,
+    bus: Option<BusNamespace>,
+    // After the processes that use them, as fields are dropped in this order.
+    database: TestDatabase,
+    dir: TempDir,
+}
+
+impl Fleet {
+    /// Starts a fleet as it is by default.
+    ///
+    /// # Errors
+    /// What could not be started, with the end of its log.
+    pub async fn start(topology: Topology) -> Result<Self> {
+        Self::builder(topology).start().await
+    }
+
+    /// A fleet that is still to be started.
+    #[must_use]
+    pub fn builder(topology: Topology) -> Builder {
+        Builder {
+            topology,
+            settings: Vec::new(),
+            environment: Vec::new(),
+        }
+    }
+
+    async fn start_as(builder: &Builder) -> Result<Self> {
+        let database = create_database().await?;
+        let dir = open_dir()?;
+        let mut fleet = Self {
+            topology: builder.topology,
+            members: Vec::new(),
+            addresses: BTreeMap::new(),
+            tokens: dir.path().join("tokens"),
+            // Until it is up there is nothing to leave behind.
+            leftovers_expected: true,
+            bus: None,
+            database,
+            dir,
+        };
+        match builder.topology {
+            Topology::OneProcess => fleet.plan_one_process()?,
+            Topology::Split => fleet.plan_split().await?,
+        }
+        for member in &mut fleet.members {
+            let call = std::mem::take(&mut member.call);
+            let call = builder.settings.iter().fold(call, |call, (key, value)| call.set(key, value));
+            member.call = (builder.environment.iter()).fold(call, |call, (name, value)| call.environment(name, value));
+        }
+        for name in fleet.member_names() {
+            fleet.launch(name)?;
+        }
+        fleet.become_ready().await?;
+        if builder.topology == Topology::Split {
+            fleet.apply_catalog().await?;
+        }
+        fleet.leftovers_expected = false;
+        Ok(fleet)
+    }
+
+    fn plan_one_process(&mut self) -> Result<()> {
+        let (grpc, admin, gateway) = (free_address()?, free_address()?, free_address()?);
+        let data = self.dir.path().join("data");
+        self.tokens = data.join("tokens");
+        let file = self.dir.path().join("addresses.json");
+        let mut call = Call::new(self.dir.path(), ALL, &["all", "--addresses-file", text(&file)?])
+            .set("data_dir", text(&data)?)
+            .set("grpc.listen", grpc.to_string())
+            .set("admin.listen", admin.to_string())
+            .set("gateway.listen", gateway.to_string())
+            .set("gateway.public_url", format!("http://{gateway}"));
+        for service in backends::SERVICES {
+            call = self.with_database(call, service);
+            self.addresses.insert(service, grpc);
+        }
+        self.addresses.insert("gateway", gateway);
+        self.members.push(Member {
+            name: ALL,
+            call,
+            program: None,
+            admin,
+        });
+        Ok(())
+    }
+
+    async fn plan_split(&mut self) -> Result<()> {
+        let (redis, bus) = tokio::join!(backends::redis(), backends::rabbitmq());
+        let (counters, bus) = (redis.namespace().await?, bus.namespace());
+        let minting = Call::new(self.dir.path(), "tokens", &["tokens", "mint", "--dir", text(&self.tokens)?]);
+        minting.ends().await?.succeeded()?;
+        for service in SERVICES {
+            self.addresses.insert(service, free_address()?);
+        }
+        for service in SERVICES {
+            let admin = free_address()?;
+            let address = self.address(service);
+            let listen = if service == "gateway" { "gateway.listen" } else { "grpc.listen" };
+            let mut call = Call::new(self.dir.path(), service, &["run", service])
+                .set("data_dir", text(&self.dir.path().join("data"))?)
+                .set(listen, address.to_string())
+                .set("admin.listen", admin.to_string())
+                .set("auth.tokens_dir", text(&self.tokens)?)
+                .set("bus.backend", "rabbitmq")
+                .set("bus.url", &bus.url)
+                .set("bus.namespace", &bus.namespace);
+            for other in backends::SERVICES.into_iter().filter(|other| *other != service) {
+                call = call.set(&format!("links.{other}"), format!("http://{}", self.address(other)));
+            }
+            call = match service {
+                "gateway" => call.set("gateway.public_url", format!("http://{address}")),
+                _ => self.with_database(call, service),
+            };
+            if service == "quota" {
+                call = call
+                    .set("quota.counters.backend", "redis")
+                    .set("quota.counters.url", &counters.url)
+                    .set("quota.counters.namespace", &counters.prefix);
+            }
+            self.members.push(Member {
+                name: service,
+                call,
+                program: None,
+                admin,
+            });
+        }
+        self.bus = Some(bus);
+        Ok(())
+    }
+
+    fn with_database(&self, call: Call, service: &str) -> Call {
+        call.set(&format!("{service}.database.url"), self.database.url(service))
+            .set(&format!("{service}.database.connections_max"), CONNECTIONS_MAX)
+    }
+
+    /// `octroi all` does this by itself.
+    async fn apply_catalog(&self) -> Result<()> {
+        let billing = self.clients(OPERATOR)?.billing;
+        let document = octroi_fleet::seed::CATALOG;
+        eventually("the catalog is in force", async || {
+            let request = ApplyCatalogRequest {
+                document: document.to_owned(),
+            };
+            Ok(billing.clone().apply_catalog(request).await?)
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// In how many processes it runs.
+    #[must_use]
+    pub fn topology(&self) -> Topology {
+        self.topology
+    }
+
+    /// The database, for what no service tells.
+    #[must_use]
+    pub fn database(&self) -> &TestDatabase {
+        &self.database
+    }
+
+    /// A directory of the test's own.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Where a service answers gRPC, or where the gateway answers HTTP.
+    ///
+    /// # Panics
+    /// When there is no such service, which is a mistake of the test.
+    #[must_use]
+    pub fn address(&self, service: &str) -> SocketAddr {
+        match self.addresses.get(service) {
+            Some(address) => *address,
+            None => panic!("there is no service {service}"),
+        }
+    }
+
+    /// The file with a caller's token.
+    #[must_use]
+    pub fn token_file(&self, caller: &str) -> PathBuf {
+        self.tokens.join(format!("{caller}.token"))
+    }
+
+    /// Typed clients that call as `caller`.
+    ///
+    /// # Errors
+    /// When the caller has no token.
+    pub fn clients(&self, caller: &str) -> Result<Clients> {
+        let path = self.token_file(caller);
+        let token = std::fs::read_to_string(&path).with_context(|| format!("{caller} has no {}", path.display()))?;
+        self.clients_with(token.trim())
+    }
+
+    /// Typed clients that call with this token, whatever it is.
+    ///
+    /// # Errors
+    /// When no header can carry the token.
+    pub fn clients_with(&self, token: &str) -> Result<Clients> {
+        Clients::new(|service| format!("http://{}", self.address(service)), token)
+    }
+
+    /// Somebody who speaks HTTP with the gateway.
+    #[must_use]
+    pub fn rest(&self) -> Rest {
+        Rest::new(self.address("gateway"))
+    }
+
+    /// A call of the program as the operator of this fleet, such as `replay`.
+    ///
+    /// # Errors
+    /// When a path is not text.
+    pub fn operator_call(&self, name: &str, arguments: &[&str]) -> Result<Call> {
+        let call = Call::new(self.dir.path(), name, arguments).set("auth.tokens_dir", text(&self.tokens)?);
+        let services = backends::SERVICES.into_iter();
+        Ok(services.fold(call, |call, service| {
+            call.set(&format!("links.{service}"), format!("http://{}", self.address(service)))
+        }))
+    }
+
+    /// Kills the process that serves `service`, with everything else in it.
+    ///
+    /// # Errors
+    /// When it runs no more.
+    pub async fn kill(&mut self, service: &str) -> Result<()> {
+        let mut program = self.member(service)?.program.take().context("it was killed before")?;
+        program.signal(Signal::SIGKILL)?;
+        program.ended().await?;
+        Ok(())
+    }
+
+    /// Asks the process that serves `service` to stop, and waits for its end.
+    ///
+    /// # Errors
+    /// When it runs no more.
+    pub async fn stop(&mut self, service: &str) -> Result<ExitStatus> {
+        let mut program = self.member(service)?.program.take().context("it was stopped before")?;
+        program.signal(Signal::SIGTERM)?;
+        program.ended().await
+    }
+
+    /// Starts the process that serves `service` again, with the same addresses, and waits until all of
+    /// the fleet is ready.
+    ///
+    /// # Errors
+    /// When it does not become ready, with the end of its log.
+    pub async fn restart(&mut self, service: &str) -> Result<()> {
+        let name = self.member(service)?.name;
+        self.launch(name)?;
+        self.become_ready().await
+    }
+
+    /// The process id of whatever serves `service`.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pid(&mut self, service: &str) -> Result<u32> {
+        let program = self.member(service)?.program.as_ref();
+        Ok(program.context("it does not run")?.id())
+    }
+
+    /// The end of every process's log.
+    #[must_use]
+    pub fn log(&self) -> String {
+        let mut all = String::new();
+        for member in &self.members {
+            // Writing into a text does not fail.
+            let _ = writeln!(all, "--- {}\n{}", member.name, member.call.log_tail());
+        }
+        all
+    }
+
+    /// Says that the test leaves work behind, because it breaks what would do it.
+    pub fn expect_leftovers(&mut self) {
+        self.leftovers_expected = true;
+    }
+
+    fn member_names(&self) -> Vec<&'static str> {
+        self.members.iter().map(|member| member.name).collect()
+    }
+
+    fn member(&mut self, service: &str) -> Result<&mut Member> {
+        let name = match self.topology {
+            Topology::OneProcess => ALL,
+            Topology::Split => service,
+        };
+        let member = self.members.iter_mut().find(|member| member.name == name);
+        member.with_context(|| format!("there is no service {service}"))
+    }
+
+    fn launch(&mut self, name: &str) -> Result<()> {
+        let member = self.members.iter_mut().find(|member| member.name == name);
+        let member = member.with_context(|| format!("there is no process {name}"))?;
+        ensure!(member.program.is_none(), "{name} runs already");
+        if let Some(file) = member.call.addresses_file() {
+            // What is read there must come from the process that is started now.
+            let _ = std::fs::remove_file(file);
+        }
+        member.program = Some(member.call.start()?);
+        Ok(())
+    }
+
+    async fn become_ready(&mut self) -> Result<()> {
+        for member in &mut self.members {
+            let Some(program) = &mut member.program else { continue };
+            let file = member.call.addresses_file();
+            let waited = program.becomes_ready(member.admin, file.as_deref()).await;
+            waited.with_context(|| format!("{} is not ready; the end of its log:\n{}", member.name, member.call.log_tail()))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        let looked = if self.leftovers_expected || std::thread::panicking() {
+            Ok(())
+        } else {
+            leftovers::none_after_a_while(self.database.superuser_url(), self.bus.as_ref())
+        };
+        self.members.clear();
+        if let Some(bus) = &self.bus {
+            leftovers::remove_queues(bus);
+        }
+        if let Err(left) = looked {
+            assert!(std::thread::panicking(), "the test left work behind: {left:#}");
+        }
+    }
+}
+
+/// Tells a story to a fleet of its own. Where it ends badly, the error has the end of every log.
+///
+/// # Errors
+/// What went wrong in the story.
+pub async fn tell(builder: Builder, story: impl AsyncFnOnce(&mut Fleet) -> Result<()>) -> Result<()> {
+    let mut fleet = builder.start().await?;
+    let told = story(&mut fleet).await;
+    if told.is_err() {
+        // The story broke off, so what it left says nothing.
+        fleet.expect_leftovers();
+    }
+    told.map_err(|error| anyhow!("{error:?}\n\nthe end of every log:\n{}", fleet.log()))
+}
+
+/// A database with every service's schema.
+async fn create_database() -> Result<TestDatabase> {
+    let migrators = [
+        ("account", &octroi_account::MIGRATOR),
+        ("usage", &octroi_usage::MIGRATOR),
+        ("quota", &octroi_quota::MIGRATOR),
+        ("billing", &octroi_billing::MIGRATOR),
+        ("notification", &octroi_notification::MIGRATOR),
+    ];
+    backends::postgres().await.create_migrated(&migrators).await
+}
+
+/// A directory that the user whom a private PostgreSQL runs as can pass through.
+///
+/// # Errors
+/// When the system's temporary directory cannot be written.
+pub fn open_dir() -> Result<TempDir> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let permissions = std::fs::Permissions::from_mode(0o711);
+    Ok(tempfile::Builder::new().prefix("octroi-test-").permissions(permissions).tempdir()?)
+}
+
+/// An address on loopback that nobody listens on.
+///
+/// # Errors
+/// When the system has none.
+pub fn free_address() -> Result<SocketAddr> {
+    Ok(SocketAddr::from(([127, 0, 0, 1], free_port()?)))
+}
+
+fn text(path: &Path) -> Result<&str> {
+    path.to_str().context("a path that is not text")
+}
