@@ -28,7 +28,10 @@ fn files(dir: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     while let Some(dir) = open.pop() {
         for entry in std::fs::read_dir(&dir).with_context(|| format!("cannot list {}", dir.display()))? {
             let path = entry?.path();
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let name = path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .unwrap_or_default();
             if path.is_dir() && !name.starts_with('.') && !matches!(name, "target" | "node_modules") {
                 open.push(path);
             } else if path.extension().is_some_and(|one| one == extension) {
@@ -57,7 +60,11 @@ fn product() -> Result<Vec<PathBuf>> {
 fn is_test(path: &Path) -> bool {
     let relative = path.strip_prefix(root()).unwrap_or(path);
     let below = relative.components().any(|part| part.as_os_str() == "tests");
-    below || matches!(path.file_stem().and_then(|stem| stem.to_str()), Some("tests" | "testing"))
+    below
+        || matches!(
+            path.file_stem().and_then(|stem| stem.to_str()),
+            Some("tests" | "testing")
+        )
 }
 
 fn shown(path: &Path) -> String {
@@ -88,10 +95,22 @@ fn dependencies() -> Result<BTreeMap<String, BTreeSet<String>>> {
             continue;
         }
         let manifest: toml::Table = read(&path)?.parse().with_context(|| shown(&path))?;
-        let Some(name) = manifest.get("package").and_then(|package| package.get("name")?.as_str()) else { continue };
+        let Some(name) = manifest
+            .get("package")
+            .and_then(|package| package.get("name")?.as_str())
+        else {
+            continue;
+        };
         let mut names = BTreeSet::new();
         for section in ["dependencies", "dev-dependencies", "build-dependencies"] {
-            names.extend(manifest.get(section).and_then(toml::Value::as_table).into_iter().flat_map(toml::Table::keys).cloned());
+            names.extend(
+                manifest
+                    .get(section)
+                    .and_then(toml::Value::as_table)
+                    .into_iter()
+                    .flat_map(toml::Table::keys)
+                    .cloned(),
+            );
         }
         found.insert(name.to_owned(), names);
     }
@@ -117,7 +136,9 @@ fn crates_depend_only_on_those_below_them() -> Result<()> {
             // Whoever shows how to use Octroi stands outside of it.
             _ => &["octroi-client", "octroi-proto"],
         };
-        let ours = names.iter().filter(|dependency| dependency.starts_with("octroi-"));
+        let ours = names
+            .iter()
+            .filter(|dependency| dependency.starts_with("octroi-"));
         wrong.extend(
             ours.filter(|dependency| !allowed.contains(&dependency.as_str()))
                 .map(|dependency| format!("{name} depends on {dependency}")),
@@ -130,15 +151,26 @@ fn crates_depend_only_on_those_below_them() -> Result<()> {
 fn what_speaks_to_the_outside_lives_in_one_place_each() -> Result<()> {
     let mut wrong = Vec::new();
     for (name, names) in dependencies()? {
-        for (dependency, home) in [("lapin", "octroi-kit"), ("fred", "octroi-quota"), ("lettre", "octroi-notification")] {
+        for (dependency, home) in [
+            ("lapin", "octroi-kit"),
+            ("fred", "octroi-quota"),
+            ("lettre", "octroi-notification"),
+        ] {
             if names.contains(dependency) && name != home && name != "octroi-tests" {
                 wrong.push(format!("{name} depends on {dependency}, which is {home}'s"));
             }
         }
         if names.iter().any(|one| one.starts_with("async-stripe")) && name != "octroi-billing" {
-            wrong.push(format!("{name} depends on Stripe's client, which is octroi-billing's"));
+            wrong.push(format!(
+                "{name} depends on Stripe's client, which is octroi-billing's"
+            ));
         }
-        if names.contains("sqlx") && matches!(name.as_str(), "octroi-core" | "octroi-proto" | "octroi-client" | "octroi-gateway") {
+        if names.contains("sqlx")
+            && matches!(
+                name.as_str(),
+                "octroi-core" | "octroi-proto" | "octroi-client" | "octroi-gateway"
+            )
+        {
             wrong.push(format!("{name} has a database"));
         }
     }
@@ -147,7 +179,10 @@ fn what_speaks_to_the_outside_lives_in_one_place_each() -> Result<()> {
     let mut wrong = Vec::new();
     for path in product()? {
         let shown = shown(&path);
-        let service = shown.strip_prefix("services/").and_then(|rest| rest.split('/').next()).unwrap_or_default();
+        let service = shown
+            .strip_prefix("services/")
+            .and_then(|rest| rest.split('/').next())
+            .unwrap_or_default();
         if !SERVICES.contains(&service) {
             continue;
         }
@@ -163,8 +198,17 @@ fn what_speaks_to_the_outside_lives_in_one_place_each() -> Result<()> {
 
 #[test]
 fn domains_are_pure_and_synchronous() -> Result<()> {
-    const FORBIDDEN: [&str; 9] =
-        ["async ", "tokio", "sqlx", "tracing::", "std::time", "std::env", "std::fs", "rand::", "SystemTime"];
+    const FORBIDDEN: [&str; 9] = [
+        "async ",
+        "tokio",
+        "sqlx",
+        "tracing::",
+        "std::time",
+        "std::env",
+        "std::fs",
+        "rand::",
+        "SystemTime",
+    ];
     let mut wrong = Vec::new();
     for path in product()? {
         let shown = shown(&path);
@@ -201,7 +245,12 @@ fn exceptions_have_a_reason_and_nothing_is_put_off() -> Result<()> {
         let text = read(&path)?;
         for (index, line) in text.lines().enumerate() {
             // In pieces, so that this file does not find itself.
-            let found = [concat!("#[", "allow("), concat!("#![", "allow("), concat!("TO", "DO"), concat!("FIX", "ME")];
+            let found = [
+                concat!("#[", "allow("),
+                concat!("#![", "allow("),
+                concat!("TO", "DO"),
+                concat!("FIX", "ME"),
+            ];
             for word in found.iter().filter(|word| line.contains(**word)) {
                 wrong.push(format!("{}:{}: {word}", shown(&path), index + 1));
             }
@@ -222,9 +271,15 @@ fn every_migration_can_be_taken_back() -> Result<()> {
         let dir = root().join("services").join(service).join("migrations");
         let mut versions = BTreeSet::new();
         for path in files(&dir, "sql")? {
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+            let name = path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .unwrap_or_default()
+                .to_owned();
             let Some(stem) = name.strip_suffix(".up.sql") else {
-                let up = name.strip_suffix(".down.sql").map(|stem| dir.join(format!("{stem}.up.sql")));
+                let up = name
+                    .strip_suffix(".down.sql")
+                    .map(|stem| dir.join(format!("{stem}.up.sql")));
                 if up.is_none_or(|up| !up.is_file()) {
                     wrong.push(format!("{} takes nothing back", shown(&path)));
                 }
@@ -251,7 +306,10 @@ fn every_service_has_the_same_chassis() -> Result<()> {
         };
         let first = chassis("account")?;
         for service in SERVICES {
-            ensure!(chassis(service)? == first, "0001_chassis.{half}.sql of {service} differs");
+            ensure!(
+                chassis(service)? == first,
+                "0001_chassis.{half}.sql of {service} differs"
+            );
         }
     }
     Ok(())
@@ -272,7 +330,10 @@ fn every_error_reason_has_its_page() -> Result<()> {
         pages.insert(page);
     }
     for path in files(&dir, "md")? {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
         if !pages.contains(name) && name != "README.md" {
             wrong.push(format!("{name} is about no reason"));
         }
@@ -283,9 +344,14 @@ fn every_error_reason_has_its_page() -> Result<()> {
 #[test]
 fn every_event_is_in_the_list() -> Result<()> {
     let list = read(&root().join("proto/octroi/events/v1/README.md"))?;
-    let listed: Vec<&str> =
-        list.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
-    ensure!(listed == ROUTING_KEYS, "the list has {listed:?}, the code {ROUTING_KEYS:?}");
+    let listed: Vec<&str> = list
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+        .collect();
+    ensure!(
+        listed == ROUTING_KEYS,
+        "the list has {listed:?}, the code {ROUTING_KEYS:?}"
+    );
     Ok(())
 }
 
@@ -302,9 +368,14 @@ fn every_service_says_what_it_owns() -> Result<()> {
             let begins = |line: &str| {
                 let line = line.trim_start_matches(['#', '*', ' ']).to_lowercase();
                 let line = line.strip_prefix("it ").unwrap_or(&line);
-                line.strip_prefix(part).is_some_and(|rest| !rest.starts_with(char::is_alphanumeric))
+                line.strip_prefix(part)
+                    .is_some_and(|rest| !rest.starts_with(char::is_alphanumeric))
             };
-            if !text.lines().filter(|line| line.starts_with(['#', '*'])).any(begins) {
+            if !text
+                .lines()
+                .filter(|line| line.starts_with(['#', '*']))
+                .any(begins)
+            {
                 wrong.push(format!("services/{service}/README.md lacks \"{part}\""));
             }
         }
@@ -317,11 +388,19 @@ fn every_target_of_the_makefile_is_explained() -> Result<()> {
     let text = read(&root().join("Makefile"))?;
     let mut wrong = Vec::new();
     for line in text.lines() {
-        let Some((target, rest)) = line.split_once(':') else { continue };
+        let Some((target, rest)) = line.split_once(':') else {
+            continue;
+        };
         let is_target = !target.is_empty()
-            && target.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+            && target
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
             && !rest.starts_with('=');
-        if is_target && rest.split_once("## ").is_none_or(|(_, help)| help.trim().is_empty()) {
+        if is_target
+            && rest
+                .split_once("## ")
+                .is_none_or(|(_, help)| help.trim().is_empty())
+        {
             wrong.push(target.to_owned());
         }
     }

@@ -4,7 +4,7 @@ use axum::{
     http::{HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use octroi_client::Refusal as _;
+use octroi_client::{FieldViolation as Violation, Refusal as _};
 use octroi_core::{FieldViolation, Violations};
 use octroi_kit::telemetry;
 use octroi_proto::errors::v1::ErrorReason;
@@ -132,15 +132,19 @@ impl Problem {
         if reason::is_distrust(reason) {
             return Self::fault(&format!("{service} refused the gateway: {}", status.message()));
         }
-        let mut problem = Self::new(reason, status.message());
-        problem.0.document.errors = status
-            .field_violations()
-            .into_iter()
-            .map(|one| FieldProblem {
-                field: renamed(&one.field, names),
-                rule: one.description,
-            })
-            .collect();
+        let renamed = |one: Violation| FieldProblem {
+            field: renamed(&one.field, names),
+            rule: one.description,
+        };
+        let errors: Vec<FieldProblem> = status.field_violations().into_iter().map(renamed).collect();
+        let mut problem = if reason == ErrorReason::FieldInvalid && !errors.is_empty() {
+            // The service's sentence has the contract's names in it.
+            Self::fields(reason, errors)
+        } else {
+            let mut problem = Self::new(reason, status.message());
+            problem.0.document.errors = errors;
+            problem
+        };
         if let Some(delay) = status.retry_after() {
             problem = problem.with_retry_after(whole_seconds(delay));
         }
@@ -307,6 +311,7 @@ mod tests {
         violations.add("page_size", "must be 1 to 100");
         let status = status::to_status(&violations);
         let document = Problem::of("account", &status, &[("page_size", "limit")]).into_document();
+        assert_eq!(document.detail, "limit must be 1 to 100");
         assert_eq!(
             document.errors,
             vec![FieldProblem {

@@ -52,23 +52,45 @@ pub(crate) async fn upsert_account(clients: &Clients, account: &str) -> Result<A
         account_id: account.to_owned(),
         ..UpsertAccountRequest::default()
     };
-    let answer = clients.account.clone().upsert_account(request).await?.into_inner();
+    let answer = clients
+        .account
+        .clone()
+        .upsert_account(request)
+        .await?
+        .into_inner();
     answer.account.context("an answer without the account")
 }
 
 /// Where the account stands at one limit.
-pub(crate) async fn standing(clients: &Clients, account: &str, metric: &str, period: Period) -> Result<LimitStatus> {
+pub(crate) async fn standing(
+    clients: &Clients,
+    account: &str,
+    metric: &str,
+    period: Period,
+) -> Result<LimitStatus> {
     let request = GetCurrentUsageRequest {
         account_id: account.to_owned(),
         metrics: vec![metric.to_owned()],
     };
-    let limits = clients.quota.clone().get_current_usage(request).await?.into_inner().limits;
+    let limits = clients
+        .quota
+        .clone()
+        .get_current_usage(request)
+        .await?
+        .into_inner()
+        .limits;
     limit_of(&limits, metric, period).cloned()
 }
 
 /// The limit of `metric` and `period`.
-pub(crate) fn limit_of<'a>(limits: &'a [LimitStatus], metric: &str, period: Period) -> Result<&'a LimitStatus> {
-    let found = limits.iter().find(|limit| limit.metric == metric && limit.period() == period);
+pub(crate) fn limit_of<'a>(
+    limits: &'a [LimitStatus],
+    metric: &str,
+    period: Period,
+) -> Result<&'a LimitStatus> {
+    let found = limits
+        .iter()
+        .find(|limit| limit.metric == metric && limit.period() == period);
     found.with_context(|| format!("no limit of {metric} {} among {limits:?}", period.as_str_name()))
 }
 
@@ -79,7 +101,13 @@ pub(crate) async fn ledger_total(operator: &Clients, account: &str, metric: &str
         metrics: vec![metric.to_owned()],
         ..GetLedgerTotalsRequest::default()
     };
-    let totals = operator.usage.clone().get_ledger_totals(request).await?.into_inner().totals;
+    let totals = operator
+        .usage
+        .clone()
+        .get_ledger_totals(request)
+        .await?
+        .into_inner()
+        .totals;
     totals.into_iter().next().context("no total")
 }
 
@@ -98,9 +126,16 @@ pub(crate) fn refused<T: std::fmt::Debug>(answer: Result<Response<T>, Status>) -
         Err(status) => status,
     };
     let reason = reason_of(&status).with_context(|| format!("a refusal without a reason: {status:?}"))?;
-    let violations = status.get_details_bad_request().map(|bad| bad.field_violations).unwrap_or_default();
+    let violations = status
+        .get_details_bad_request()
+        .map(|bad| bad.field_violations)
+        .unwrap_or_default();
     for violation in &violations {
-        ensure!(!violation.description.is_empty(), "{} breaks no rule", violation.field);
+        ensure!(
+            !violation.description.is_empty(),
+            "{} breaks no rule",
+            violation.field
+        );
     }
     Ok(Refused {
         code: status.code(),

@@ -11,7 +11,9 @@ use octroi_proto::{
 };
 use octroi_tests::harness::fleet::{APPLICATION, Clients, Fleet};
 use tonic::{Code, Response, Status, transport::Channel};
-use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 use tonic_reflection::pb::v1alpha::{
     ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
     server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
@@ -39,19 +41,41 @@ async fn nobody_calls_without_a_token(fleet: &mut Fleet) -> Result<()> {
     check_refusal("no token", answer, Code::Unauthenticated, "TOKEN_INVALID", None)?;
     let mut request = tonic::Request::new(ask());
     let token = std::fs::read_to_string(fleet.token_file(APPLICATION))?;
-    request.metadata_mut().insert("authorization", format!("Basic {}", token.trim()).parse()?);
+    request
+        .metadata_mut()
+        .insert("authorization", format!("Basic {}", token.trim()).parse()?);
     let answer = nobody.get_account(request).await;
-    check_refusal("another scheme", answer, Code::Unauthenticated, "TOKEN_INVALID", None)?;
+    check_refusal(
+        "another scheme",
+        answer,
+        Code::Unauthenticated,
+        "TOKEN_INVALID",
+        None,
+    )?;
     for token in ["", "guess", &"0".repeat(64)] {
         let mut stranger = fleet.clients_with(token)?;
         let answer = stranger.account.get_account(ask()).await;
-        check_refusal("unknown token", answer, Code::Unauthenticated, "TOKEN_INVALID", None)?;
+        check_refusal(
+            "unknown token",
+            answer,
+            Code::Unauthenticated,
+            "TOKEN_INVALID",
+            None,
+        )?;
     }
     // A principal that nobody signed is no principal, whoever sends it.
     let mut request = tonic::Request::new(ask());
-    request.metadata_mut().insert("octroi-principal", "acme|eve|00".parse()?);
+    request
+        .metadata_mut()
+        .insert("octroi-principal", "acme|eve|00".parse()?);
     let answer = fleet.clients(APPLICATION)?.account.get_account(request).await;
-    check_refusal("a forged principal", answer, Code::Unauthenticated, "TOKEN_INVALID", None)
+    check_refusal(
+        "a forged principal",
+        answer,
+        Code::Unauthenticated,
+        "TOKEN_INVALID",
+        None,
+    )
 }
 
 /// Asks one method of each service as this caller. What comes of it beyond "may not" does not matter.
@@ -62,27 +86,48 @@ async fn ask(method: &str, clients: &mut Clients) -> Result<Result<Response<()>,
     let name = method.rsplit_once("octroi.").map_or(method, |(_, name)| name);
     Ok(match name {
         "account.v1.AccountService/SignIn" => empty(clients.account.sign_in(SignInRequest::default()).await),
-        "account.v1.AccountService/CreateApiKey" => {
-            empty(clients.account.create_api_key(CreateApiKeyRequest::default()).await)
-        }
-        "account.v1.AccountService/VerifyApiKey" => {
-            empty(clients.account.verify_api_key(VerifyApiKeyRequest::default()).await)
-        }
-        "usage.v1.UsageService/GetLedgerTotals" => {
-            empty(clients.usage.get_ledger_totals(GetLedgerTotalsRequest::default()).await)
-        }
-        "quota.v1.QuotaService/CheckQuota" => {
-            empty(clients.quota.check_quota(quota::CheckQuotaRequest::default()).await)
-        }
-        "quota.v1.QuotaService/ApplyEntitlements" => {
-            empty(clients.quota.apply_entitlements(quota::ApplyEntitlementsRequest::default()).await)
-        }
-        "billing.v1.BillingService/ApplyCatalog" => {
-            empty(clients.billing.apply_catalog(billing::ApplyCatalogRequest::default()).await)
-        }
-        "notification.v1.NotificationService/ListEmails" => {
-            empty(clients.notification.list_emails(ListEmailsRequest::default()).await)
-        }
+        "account.v1.AccountService/CreateApiKey" => empty(
+            clients
+                .account
+                .create_api_key(CreateApiKeyRequest::default())
+                .await,
+        ),
+        "account.v1.AccountService/VerifyApiKey" => empty(
+            clients
+                .account
+                .verify_api_key(VerifyApiKeyRequest::default())
+                .await,
+        ),
+        "usage.v1.UsageService/GetLedgerTotals" => empty(
+            clients
+                .usage
+                .get_ledger_totals(GetLedgerTotalsRequest::default())
+                .await,
+        ),
+        "quota.v1.QuotaService/CheckQuota" => empty(
+            clients
+                .quota
+                .check_quota(quota::CheckQuotaRequest::default())
+                .await,
+        ),
+        "quota.v1.QuotaService/ApplyEntitlements" => empty(
+            clients
+                .quota
+                .apply_entitlements(quota::ApplyEntitlementsRequest::default())
+                .await,
+        ),
+        "billing.v1.BillingService/ApplyCatalog" => empty(
+            clients
+                .billing
+                .apply_catalog(billing::ApplyCatalogRequest::default())
+                .await,
+        ),
+        "notification.v1.NotificationService/ListEmails" => empty(
+            clients
+                .notification
+                .list_emails(ListEmailsRequest::default())
+                .await,
+        ),
         _ => anyhow::bail!("this story does not ask {method}"),
     })
 }
@@ -102,10 +147,17 @@ async fn every_caller_has_only_its_methods(fleet: &mut Fleet) -> Result<()> {
     for (caller, role) in STANDARD_CALLERS {
         let mut clients = fleet.clients(caller)?;
         for method in ASKED {
-            let (_, roles) = TABLE.iter().find(|(name, _)| *name == method).context("a method without a line")?;
-            let refused = refused(ask(method, &mut clients).await?).with_context(|| format!("{caller} calls {method}"))?;
+            let (_, roles) = TABLE
+                .iter()
+                .find(|(name, _)| *name == method)
+                .context("a method without a line")?;
+            let refused = refused(ask(method, &mut clients).await?)
+                .with_context(|| format!("{caller} calls {method}"))?;
             let forbidden = refused.reason == "CALLER_FORBIDDEN" && refused.code == Code::PermissionDenied;
-            ensure!(forbidden != roles.contains(&role), "{caller} calls {method}: {refused:?}");
+            ensure!(
+                forbidden != roles.contains(&role),
+                "{caller} calls {method}: {refused:?}"
+            );
         }
     }
     Ok(())
@@ -124,7 +176,10 @@ async fn health_and_reflection_ask_for_no_token(fleet: &mut Fleet) -> Result<()>
         let request = HealthCheckRequest {
             service: name.to_owned(),
         };
-        let health = HealthClient::new(channel.clone()).check(request).await?.into_inner();
+        let health = HealthClient::new(channel.clone())
+            .check(request)
+            .await?
+            .into_inner();
         ensure!(health.status() == ServingStatus::Serving, "{name}: {health:?}");
 
         let question = ServerReflectionRequest {
@@ -132,12 +187,21 @@ async fn health_and_reflection_ask_for_no_token(fleet: &mut Fleet) -> Result<()>
             message_request: Some(MessageRequest::ListServices(String::new())),
         };
         let mut reflection = ServerReflectionClient::new(channel);
-        let mut answers = reflection.server_reflection_info(tokio_stream::once(question)).await?.into_inner();
-        let answer = answers.message().await?.and_then(|answer| answer.message_response);
+        let mut answers = reflection
+            .server_reflection_info(tokio_stream::once(question))
+            .await?
+            .into_inner();
+        let answer = answers
+            .message()
+            .await?
+            .and_then(|answer| answer.message_response);
         let Some(MessageResponse::ListServicesResponse(list)) = answer else {
             anyhow::bail!("{service} does not list its services: {answer:?}")
         };
-        ensure!(list.service.iter().any(|one| one.name == name), "{name} is not among {list:?}");
+        ensure!(
+            list.service.iter().any(|one| one.name == name),
+            "{name} is not among {list:?}"
+        );
     }
     Ok(())
 }

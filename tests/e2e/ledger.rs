@@ -8,7 +8,9 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use futures::future::try_join_all;
-use octroi_proto::usage::v1::{TrackUsageBatchRequest, TrackUsageRequest, UsageEvent, track_usage_result::Outcome};
+use octroi_proto::usage::v1::{
+    TrackUsageBatchRequest, TrackUsageRequest, UsageEvent, track_usage_result::Outcome,
+};
 use octroi_tests::harness::fleet::{APPLICATION, Clients, Fleet, OPERATOR, PATIENCE, eventually};
 use sqlx::{Connection as _, PgConnection};
 use tonic::Code;
@@ -43,7 +45,10 @@ fn numbered(index: u32) -> UsageEvent {
 }
 
 fn sum(indices: impl IntoIterator<Item = u32>) -> u64 {
-    indices.into_iter().map(|index| amount(index).unsigned_abs()).sum()
+    indices
+        .into_iter()
+        .map(|index| amount(index).unsigned_abs())
+        .sum()
 }
 
 /// What one caller sends: its own share and its neighbour's, in an order of its own.
@@ -62,8 +67,19 @@ async fn send(app: &Clients, indices: &[u32]) -> Result<Vec<u32>> {
         events,
         backfill: false,
     };
-    let results = app.usage.clone().track_usage_batch(request).await?.into_inner().results;
-    ensure!(results.len() == indices.len(), "{} results of {}", results.len(), indices.len());
+    let results = app
+        .usage
+        .clone()
+        .track_usage_batch(request)
+        .await?
+        .into_inner()
+        .results;
+    ensure!(
+        results.len() == indices.len(),
+        "{} results of {}",
+        results.len(),
+        indices.len()
+    );
     let mut acknowledged = Vec::new();
     for (index, result) in indices.iter().zip(results) {
         match result.outcome.context("a result without outcome")? {
@@ -78,7 +94,10 @@ async fn two_thousand_events_from_eight_callers_count_once_each(fleet: &mut Flee
     let (app, operator) = (fleet.clients(APPLICATION)?, fleet.clients(OPERATOR)?);
     upsert_account(&app, ACCOUNT).await?;
     let everything: BTreeSet<u32> = (0..CALLERS).flat_map(share_of).collect();
-    ensure!(everything.len() == usize::try_from(EVENTS)?, "the callers leave some out");
+    ensure!(
+        everything.len() == usize::try_from(EVENTS)?,
+        "the callers leave some out"
+    );
 
     let callers = (0..CALLERS).map(async |caller| {
         let connection = fleet.clients(APPLICATION)?;
@@ -97,8 +116,19 @@ async fn two_thousand_events_from_eight_callers_count_once_each(fleet: &mut Flee
         backfill: false,
     };
     let answer = app.usage.clone().track_usage(request(other)).await;
-    check_refusal("another amount", answer, Code::AlreadyExists, "EVENT_ID_REUSED", None)?;
-    let again = app.usage.clone().track_usage(request(numbered(7))).await?.into_inner();
+    check_refusal(
+        "another amount",
+        answer,
+        Code::AlreadyExists,
+        "EVENT_ID_REUSED",
+        None,
+    )?;
+    let again = app
+        .usage
+        .clone()
+        .track_usage(request(numbered(7)))
+        .await?
+        .into_inner();
     ensure!(again.duplicate, "the same content is a duplicate: {again:?}");
     // Another source has event ids of its own.
     let mut theirs = numbered(7);
@@ -111,17 +141,36 @@ async fn two_thousand_events_from_eight_callers_count_once_each(fleet: &mut Flee
 }
 
 /// Ledger, sums and what was sent are the same.
-async fn exactly_these_are_in_the_ledger(fleet: &Fleet, operator: &Clients, sent: &BTreeSet<u32>) -> Result<()> {
+async fn exactly_these_are_in_the_ledger(
+    fleet: &Fleet,
+    operator: &Clients,
+    sent: &BTreeSet<u32>,
+) -> Result<()> {
     let expected = sum(sent.iter().copied());
     let total = ledger_total(operator, ACCOUNT, METRIC).await?;
-    ensure!(total.events == u64::try_from(sent.len())?, "{} events of {}", total.events, sent.len());
-    ensure!((total.direct_amount, total.decided_amount) == (expected, 0), "{total:?} instead of {expected}");
+    ensure!(
+        total.events == u64::try_from(sent.len())?,
+        "{} events of {}",
+        total.events,
+        sent.len()
+    );
+    ensure!(
+        (total.direct_amount, total.decided_amount) == (expected, 0),
+        "{total:?} instead of {expected}"
+    );
     let rows = ledger(fleet).await?;
-    let wanted: BTreeMap<String, i64> = sent.iter().map(|index| (event_id(*index), amount(*index))).collect();
+    let wanted: BTreeMap<String, i64> = sent
+        .iter()
+        .map(|index| (event_id(*index), amount(*index)))
+        .collect();
     ensure!(rows == wanted, "other rows than were sent");
     eventually("the sums have caught up", async || {
         let total = ledger_total(operator, ACCOUNT, METRIC).await?;
-        ensure!(total.rollup_amount == expected, "{} of {expected}", total.rollup_amount);
+        ensure!(
+            total.rollup_amount == expected,
+            "{} of {expected}",
+            total.rollup_amount
+        );
         Ok(())
     })
     .await
@@ -148,7 +197,10 @@ struct Log(Mutex<BTreeSet<u32>>);
 
 impl Log {
     fn add(&self, acknowledged: Vec<u32>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(acknowledged);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(acknowledged);
     }
 
     fn read(&self) -> BTreeSet<u32> {
@@ -161,11 +213,15 @@ async fn nothing_acknowledged_is_lost_or_doubled_by_a_kill(fleet: &mut Fleet) ->
     upsert_account(&app, ACCOUNT).await?;
     let log = Log::default();
     // Each sends until everything is acknowledged, through whatever happens to the service.
-    let connections = (0..CALLERS).map(|_| fleet.clients(APPLICATION)).collect::<Result<Vec<_>>>()?;
+    let connections = (0..CALLERS)
+        .map(|_| fleet.clients(APPLICATION))
+        .collect::<Result<Vec<_>>>()?;
     let callers = (0..).zip(&connections).map(async |(caller, connection)| {
         for batch in share_of(caller).chunks(BATCH) {
-            let acknowledged =
-                eventually("the batch is acknowledged", async || send(connection, batch).await).await?;
+            let acknowledged = eventually("the batch is acknowledged", async || {
+                send(connection, batch).await
+            })
+            .await?;
             log.add(acknowledged);
         }
         anyhow::Ok(())
@@ -183,13 +239,21 @@ async fn kill_in_the_middle(fleet: &mut Fleet, log: &Log) -> Result<()> {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, waiting).await.context("nothing is acknowledged")?;
+    tokio::time::timeout(PATIENCE, waiting)
+        .await
+        .context("nothing is acknowledged")?;
     // What was acknowledged before the kill must be there although nobody is left to write it.
     let before = log.read();
     fleet.kill("usage").await?;
     let rows = ledger(fleet).await?;
-    let lost: Vec<&u32> = before.iter().filter(|index| !rows.contains_key(&event_id(**index))).collect();
+    let lost: Vec<&u32> = before
+        .iter()
+        .filter(|index| !rows.contains_key(&event_id(**index)))
+        .collect();
     ensure!(lost.is_empty(), "acknowledged and lost: {lost:?}");
-    ensure!(rows.len() < usize::try_from(EVENTS)?, "the kill came too late to interrupt anything");
+    ensure!(
+        rows.len() < usize::try_from(EVENTS)?,
+        "the kill came too late to interrupt anything"
+    );
     fleet.restart("usage").await
 }

@@ -14,15 +14,17 @@ use nix::{
 use octroi_tests::harness::{
     backends,
     fleet::{
-        APPLICATION, Call, Clients, Ended, Fleet, OPERATOR, Program, Rest, eventually, free_address, is_ready,
-        open_dir,
+        APPLICATION, Call, Clients, Ended, Fleet, OPERATOR, Program, Rest, eventually, free_address,
+        is_ready, open_dir,
     },
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 use tonic::transport::Channel;
-use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 
 use crate::{
     asks::{consume, event, ledger_total, upsert_account},
@@ -37,7 +39,10 @@ const STOP_MAX: Duration = Duration::from_secs(25);
 async fn sigterm_ends_everything_in_order(fleet: &mut Fleet) -> Result<()> {
     let app = fleet.clients(APPLICATION)?;
     upsert_account(&app, "acme").await?;
-    app.quota.clone().check_quota(consume("acme", "r-1", &[("exports.run", 2)])).await?;
+    app.quota
+        .clone()
+        .check_quota(consume("acme", "r-1", &[("exports.run", 2)]))
+        .await?;
     for service in ["gateway", "notification", "billing", "quota", "usage", "account"] {
         let since = Instant::now();
         let status = fleet.stop(service).await?;
@@ -55,7 +60,10 @@ async fn sigterm_ends_everything_in_order(fleet: &mut Fleet) -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_service_serves_only_while_all_that_it_needs_is_there() -> Result<()> {
     let dir = open_dir()?;
-    let database = backends::postgres().await.create_migrated(&[("account", &octroi_account::MIGRATOR)]).await?;
+    let database = backends::postgres()
+        .await
+        .create_migrated(&[("account", &octroi_account::MIGRATOR)])
+        .await?;
     let bus = backends::rabbitmq().await.namespace();
     let broker = address_of(&bus.url)?;
     let (grpc, admin, road) = (free_address()?, free_address()?, free_address()?);
@@ -73,15 +81,31 @@ async fn a_service_serves_only_while_all_that_it_needs_is_there() -> Result<()> 
     let _account = call.start()?;
 
     eventually("it says that the bus is away", async || {
-        ensure!(health(grpc).await? == ServingStatus::NotServing, "it serves without a bus");
-        let refusal = is_ready(admin).await.err().context("it is ready without a bus")?.to_string();
-        ensure!(refusal.starts_with("503") && refusal.contains("account/bus"), "{refusal}");
+        ensure!(
+            health(grpc).await? == ServingStatus::NotServing,
+            "it serves without a bus"
+        );
+        let refusal = is_ready(admin)
+            .await
+            .err()
+            .context("it is ready without a bus")?
+            .to_string();
+        ensure!(
+            refusal.starts_with("503") && refusal.contains("account/bus"),
+            "{refusal}"
+        );
         Ok(())
     })
     .await
     .with_context(|| call.log_tail())?;
     // It lives all the same, and nobody must restart it for that.
-    ensure!(reqwest::get(format!("http://{admin}/livez")).await?.status().is_success(), "it is not alive");
+    ensure!(
+        reqwest::get(format!("http://{admin}/livez"))
+            .await?
+            .status()
+            .is_success(),
+        "it is not alive"
+    );
 
     let road = TcpListener::bind(road).await?;
     tokio::spawn(async move {
@@ -94,7 +118,10 @@ async fn a_service_serves_only_while_all_that_it_needs_is_there() -> Result<()> 
     });
     eventually("it serves", async || {
         is_ready(admin).await?;
-        ensure!(health(grpc).await? == ServingStatus::Serving, "it does not serve yet");
+        ensure!(
+            health(grpc).await? == ServingStatus::Serving,
+            "it does not serve yet"
+        );
         Ok(())
     })
     .await
@@ -106,14 +133,24 @@ async fn health(grpc: SocketAddr) -> Result<ServingStatus> {
     let request = HealthCheckRequest {
         service: "octroi.account.v1.AccountService".to_owned(),
     };
-    Ok(HealthClient::new(channel).check(request).await?.into_inner().status())
+    Ok(HealthClient::new(channel)
+        .check(request)
+        .await?
+        .into_inner()
+        .status())
 }
 
 /// `amqp://user:password@host:port/vhost`.
 fn address_of(url: &str) -> Result<SocketAddr> {
     let (_, rest) = url.split_once('@').context("a URL without a user")?;
-    let address = rest.split('/').next().unwrap_or(rest).replace("localhost", "127.0.0.1");
-    address.parse().with_context(|| format!("{address} is no address"))
+    let address = rest
+        .split('/')
+        .next()
+        .unwrap_or(rest)
+        .replace("localhost", "127.0.0.1");
+    address
+        .parse()
+        .with_context(|| format!("{address} is no address"))
 }
 
 #[tokio::test]
@@ -125,32 +162,54 @@ async fn a_bad_key_is_named_and_nothing_is_opened() -> Result<()> {
         ("no.such", "1", "no:"),
         ("grpc.no_such", "1", "grpc.no_such"),
         ("quota.counters.backend", "memcached", "quota.counters.backend"),
-        ("quota.database.connections_max", "1", "quota.database.connections_max"),
-        ("account.database.connections_max", "many", "account.database.connections_max"),
+        (
+            "quota.database.connections_max",
+            "1",
+            "quota.database.connections_max",
+        ),
+        (
+            "account.database.connections_max",
+            "many",
+            "account.database.connections_max",
+        ),
         ("bus.backend", "kafka", "bus.backend"),
         ("gateway.public_url", "octroi.example.com", "gateway.public_url"),
         ("links.quota", "quota:8081", "links.quota"),
         ("telemetry.filter", "info,=", "telemetry.filter"),
     ] {
         for arguments in [&["all"][..], &["run", "quota"], &["config", "print"]] {
-            let call = Call::new(dir.path(), "bad", arguments).set("data_dir", "data").set(key, value);
+            let call = Call::new(dir.path(), "bad", arguments)
+                .set("data_dir", "data")
+                .set(key, value);
             let ended = call.ends().await?;
             ensure!(ended.code == Some(64), "{key}={value} {arguments:?}: {ended:?}");
             one_sentence(&ended, &format!("configuration: {said}"))?;
             let variable = format!("OCTROI_{}", key.replace('.', "__").to_uppercase());
-            ensure!(key == "no.such" || ended.stderr.contains(&variable), "{variable} is not named: {ended:?}");
+            ensure!(
+                key == "no.such" || ended.stderr.contains(&variable),
+                "{variable} is not named: {ended:?}"
+            );
         }
-        ensure!(!dir.path().join("data").exists(), "{key}={value}: the data directory was opened");
+        ensure!(
+            !dir.path().join("data").exists(),
+            "{key}={value}: the data directory was opened"
+        );
     }
     let ended = Call::new(dir.path(), "bad", &["run", "nothing"]).ends().await?;
-    ensure!(ended.code == Some(2) && ended.stderr.contains("quota"), "a service that is none: {ended:?}");
+    ensure!(
+        ended.code == Some(2) && ended.stderr.contains("quota"),
+        "a service that is none: {ended:?}"
+    );
     Ok(())
 }
 
 /// The last thing that it says is one sentence with these words, and no backtrace of any kind.
 fn one_sentence(ended: &Ended, words: &str) -> Result<()> {
     let last = ended.stderr.trim_end().lines().next_back().unwrap_or_default();
-    ensure!(last.starts_with("octroi: ") && last.contains(words), "without {words:?}: {ended:?}");
+    ensure!(
+        last.starts_with("octroi: ") && last.contains(words),
+        "without {words:?}: {ended:?}"
+    );
     ensure!(!ended.stderr.contains("panicked"), "{ended:?}");
     Ok(())
 }
@@ -159,12 +218,21 @@ fn one_sentence(ended: &Ended, words: &str) -> Result<()> {
 async fn a_taken_port_is_said_in_one_sentence() -> Result<()> {
     let dir = open_dir()?;
     let database = backends::postgres().await;
-    let database = database.create_migrated(&[("account", &octroi_account::MIGRATOR)]).await?;
+    let database = database
+        .create_migrated(&[("account", &octroi_account::MIGRATOR)])
+        .await?;
     let tokens = dir.path().join("tokens");
-    Call::new(dir.path(), "tokens", &["tokens", "mint", "--dir", text(&tokens)?]).ends().await?.succeeded()?;
+    Call::new(dir.path(), "tokens", &["tokens", "mint", "--dir", text(&tokens)?])
+        .ends()
+        .await?
+        .succeeded()?;
     let taken = TcpListener::bind(("127.0.0.1", 0)).await?;
     let taken = taken.local_addr().map(|address| (taken, address))?;
-    for (services, key) in [(&["account"][..], "grpc.listen"), (&["account"], "admin.listen"), (&["gateway"], "gateway.listen")] {
+    for (services, key) in [
+        (&["account"][..], "grpc.listen"),
+        (&["account"], "admin.listen"),
+        (&["gateway"], "gateway.listen"),
+    ] {
         let mut call = Call::new(dir.path(), "taken", &[&["run"], services].concat())
             .set("auth.tokens_dir", text(&tokens)?)
             .set("account.database.url", database.url("account"));
@@ -172,7 +240,10 @@ async fn a_taken_port_is_said_in_one_sentence() -> Result<()> {
             let address = if other == key { taken.1 } else { free_address()? };
             call = call.set(other, address.to_string());
         }
-        for service in backends::SERVICES.into_iter().filter(|service| !services.contains(service)) {
+        for service in backends::SERVICES
+            .into_iter()
+            .filter(|service| !services.contains(service))
+        {
             call = call.set(&format!("links.{service}"), "http://127.0.0.1:9");
         }
         let ended = call.ends().await?;
@@ -186,7 +257,10 @@ async fn a_taken_port_is_said_in_one_sentence() -> Result<()> {
 async fn the_configuration_is_printed_without_secrets() -> Result<()> {
     let dir = open_dir()?;
     let ended = Call::new(dir.path(), "print", &["config", "print"])
-        .set("quota.database.url", "postgres://octroi_quota:hunter2-quota@db/octroi")
+        .set(
+            "quota.database.url",
+            "postgres://octroi_quota:hunter2-quota@db/octroi",
+        )
         .set("database.url", "postgres://postgres:hunter2-super@db/postgres")
         .set("bus.url", "amqp://octroi:hunter2-bus@broker/%2f")
         .set("quota.counters.url", "redis://:hunter2-redis@redis:6379")
@@ -198,9 +272,22 @@ async fn the_configuration_is_printed_without_secrets() -> Result<()> {
         .await?
         .succeeded()?;
     ensure!(!ended.stdout.contains("hunter2"), "a secret: {}", ended.stdout);
-    ensure!(ended.stdout.contains("127.0.0.1:4711") && ended.stdout.contains("***"), "{}", ended.stdout);
+    ensure!(
+        ended.stdout.contains("127.0.0.1:4711") && ended.stdout.contains("***"),
+        "{}",
+        ended.stdout
+    );
     let printed: toml::Table = ended.stdout.parse().context("it is no TOML")?;
-    for section in ["grpc", "bus", "account", "usage", "quota", "billing", "notification", "gateway"] {
+    for section in [
+        "grpc",
+        "bus",
+        "account",
+        "usage",
+        "quota",
+        "billing",
+        "notification",
+        "gateway",
+    ] {
         ensure!(printed.contains_key(section), "without [{section}]");
     }
     Ok(())
@@ -302,23 +389,44 @@ async fn a_newcomer_finds_a_demo_that_survives_kills() -> Result<()> {
 
     let app = octroi.clients(APPLICATION)?;
     upsert_account(&app, "acme").await?;
-    app.quota.clone().check_quota(consume("acme", "r-1", &[("exports.run", 2)])).await?;
+    app.quota
+        .clone()
+        .check_quota(consume("acme", "r-1", &[("exports.run", 2)]))
+        .await?;
 
     octroi.kill_and_restart().await?;
     let quotas = demo.get("/api/account/quotas").await?.expect(200)?;
-    ensure!(quotas["plan"] == "starter", "the session and the subscription are there: {quotas}");
+    ensure!(
+        quotas["plan"] == "starter",
+        "the session and the subscription are there: {quotas}"
+    );
     let kept = ledger_total(&octroi.clients(OPERATOR)?, "demo", "api.requests").await?;
-    ensure!(kept == seeded || kept.direct_amount == seeded.direct_amount, "seeded again: {kept:?} {seeded:?}");
+    ensure!(
+        kept == seeded || kept.direct_amount == seeded.direct_amount,
+        "seeded again: {kept:?} {seeded:?}"
+    );
     let app = octroi.clients(APPLICATION)?;
-    let repeated = app.quota.clone().check_quota(consume("acme", "r-1", &[("exports.run", 2)])).await?.into_inner();
-    ensure!(!repeated.allowed || repeated.repeated_request, "counted twice: {repeated:?}");
+    let repeated = app
+        .quota
+        .clone()
+        .check_quota(consume("acme", "r-1", &[("exports.run", 2)]))
+        .await?
+        .into_inner();
+    ensure!(
+        !repeated.allowed || repeated.repeated_request,
+        "counted twice: {repeated:?}"
+    );
     let total = ledger_total(&octroi.clients(OPERATOR)?, "acme", "exports.run").await?;
     ensure!(total.decided_amount == 2, "{total:?}");
 
     its_postgres_comes_back(&octroi).await?;
     octroi.program.signal(Signal::SIGTERM)?;
     let status = octroi.program.ended().await?;
-    ensure!(status.code() == Some(0), "it ended with {status}: {}", octroi.call.log_tail());
+    ensure!(
+        status.code() == Some(0),
+        "it ended with {status}: {}",
+        octroi.call.log_tail()
+    );
     ensure!(octroi.postgres().is_none(), "its PostgreSQL outlived it");
     Ok(())
 }
@@ -329,8 +437,13 @@ async fn its_postgres_comes_back(octroi: &Newcomer) -> Result<()> {
     kill(first, Signal::SIGKILL)?;
     let sentence = eventually("it says so", async || {
         let log = octroi.call.log();
-        let lines: Vec<&str> = log.lines().filter(|line| line.contains("PostgreSQL is started again")).collect();
-        let [only] = lines[..] else { anyhow::bail!("{lines:?}") };
+        let lines: Vec<&str> = log
+            .lines()
+            .filter(|line| line.contains("PostgreSQL is started again"))
+            .collect();
+        let [only] = lines[..] else {
+            anyhow::bail!("{lines:?}")
+        };
         Ok(only.to_owned())
     })
     .await?;

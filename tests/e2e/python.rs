@@ -25,16 +25,27 @@ async fn run(arguments: &[&str]) -> Result<String> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python/check_quota.py");
     let interpreter = interpreter();
     let mut command = tokio::process::Command::new(&interpreter);
-    command.arg(script).args(arguments).stdin(Stdio::null()).kill_on_drop(true);
-    let output = tokio::time::timeout(ENDS_WITHIN, command.output()).await.context("the script does not end")?;
-    let output = output.with_context(|| format!("{} cannot be run: install Python 3", interpreter.display()))?;
+    command
+        .arg(script)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    let output = tokio::time::timeout(ENDS_WITHIN, command.output())
+        .await
+        .context("the script does not end")?;
+    let output =
+        output.with_context(|| format!("{} cannot be run: install Python 3", interpreter.display()))?;
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(
         !errors.contains("ModuleNotFoundError"),
         "{} lacks grpc: run `make test`, or set OCTROI_TEST_PYTHON to an interpreter with what deploy/tools/test.txt names",
         interpreter.display()
     );
-    ensure!(output.status.success(), "the script ended with {}: {errors}", output.status);
+    ensure!(
+        output.status.success(),
+        "the script ended with {}: {errors}",
+        output.status
+    );
     Ok(String::from_utf8(output.stdout)?)
 }
 
@@ -49,9 +60,15 @@ async fn a_python_program_checks_a_quota_by_reflection(fleet: &mut Fleet) -> Res
         serde_json::from_str(&said).with_context(|| format!("not JSON: {said}"))
     };
     let allowed = check("py-1").await?;
-    ensure!(allowed["allowed"] == true && allowed["limits"][0]["metric"] == "exports.run", "{allowed}");
+    ensure!(
+        allowed["allowed"] == true && allowed["limits"][0]["metric"] == "exports.run",
+        "{allowed}"
+    );
     let denied = check("py-2").await?;
-    ensure!(denied["allowed"] == false && denied["reason"] == "DENIAL_REASON_QUOTA_EXCEEDED", "{denied}");
+    ensure!(
+        denied["allowed"] == false && denied["reason"] == "DENIAL_REASON_QUOTA_EXCEEDED",
+        "{denied}"
+    );
     let total = ledger_total(&fleet.clients(OPERATOR)?, "acme", "exports.run").await?;
     ensure!(total.decided_amount == 2, "{total:?}");
     Ok(())

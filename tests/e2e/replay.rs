@@ -44,7 +44,11 @@ struct Line {
 
 impl Line {
     fn uses(self) -> [(&'static str, u64); 3] {
-        [("llm.requests", 1), ("llm.tokens_in", self.tokens_in), ("llm.tokens_out", self.tokens_out)]
+        [
+            ("llm.requests", 1),
+            ("llm.tokens_in", self.tokens_in),
+            ("llm.tokens_out", self.tokens_out),
+        ]
     }
 }
 
@@ -54,8 +58,8 @@ fn lines(gap_s: i64) -> Result<Vec<Line>> {
     let line = |index: u32| Line {
         number: u64::from(index) + 2,
         at: first + (i64::from(index) * gap_s).seconds(),
-        tokens_in: u64::from(index * 7_919 % 9_001),
-        tokens_out: u64::from(index * 104_729 % 1_201),
+        tokens_in: u64::from(index * 7_919 % 30_011),
+        tokens_out: u64::from(index * 104_729 % 4_001),
     };
     Ok((0..LINES).map(line).collect())
 }
@@ -80,7 +84,9 @@ fn totals(lines: impl IntoIterator<Item = Line>) -> Value {
         // An amount of 0 is no use.
         total.1 += u64::from(amount > 0);
     }
-    let shown = totals.into_iter().map(|(metric, (amount, events))| (metric, json!({ "amount": amount, "events": events })));
+    let shown = totals
+        .into_iter()
+        .map(|(metric, (amount, events))| (metric, json!({ "amount": amount, "events": events })));
     Value::Object(shown.map(|(metric, total)| (metric.to_owned(), total)).collect())
 }
 
@@ -102,7 +108,12 @@ fn window(account: &str, limit: &Limit, at: Timestamp) -> Result<Window> {
         // All of the file is in March 2024, on whose first day the subscription is anchored.
         _ => ("month", "2024-03-01T00:00:00Z".parse::<Timestamp>()?.as_second()),
     };
-    Ok((account.to_owned(), limit.metric.clone(), name, Timestamp::from_second(start)?))
+    Ok((
+        account.to_owned(),
+        limit.metric.clone(),
+        name,
+        Timestamp::from_second(start)?,
+    ))
 }
 
 /// What must come of the lines: which are allowed where the quota is asked, and what is crossed.
@@ -122,14 +133,21 @@ impl Oracle {
             }
         }
         let used = |window: &Window| self.used.get(window).copied().unwrap_or_default();
-        if ask && asked.iter().any(|(window, amount, limit)| limit.hard && used(window) + amount > limit.amount) {
+        if ask
+            && asked
+                .iter()
+                .any(|(window, amount, limit)| limit.hard && used(window) + amount > limit.amount)
+        {
             return Ok(false);
         }
         for (window, amount, limit) in asked {
             let used = self.used.entry(window.clone()).or_default();
             *used += amount;
-            let reached = THRESHOLDS.into_iter().filter(|percent| *used * 100 >= u64::from(*percent) * limit.amount);
-            self.crossed.extend(reached.map(|percent| (window.clone(), percent)));
+            let reached = THRESHOLDS
+                .into_iter()
+                .filter(|percent| *used * 100 >= u64::from(*percent) * limit.amount);
+            self.crossed
+                .extend(reached.map(|percent| (window.clone(), percent)));
         }
         Ok(true)
     }
@@ -139,9 +157,18 @@ async fn limits_of(operator: &Clients, account: &str) -> Result<Vec<Limit>> {
     let request = GetEntitlementsRequest {
         account_id: account.to_owned(),
     };
-    let answer = operator.quota.clone().get_entitlements(request).await?.into_inner();
+    let answer = operator
+        .quota
+        .clone()
+        .get_entitlements(request)
+        .await?
+        .into_inner();
     let entitlements = answer.entitlements.context("no entitlements")?;
-    ensure!(entitlements.plan == "replay", "{account} has plan {}", entitlements.plan);
+    ensure!(
+        entitlements.plan == "replay",
+        "{account} has plan {}",
+        entitlements.plan
+    );
     Ok(entitlements
         .limits
         .into_iter()
@@ -164,9 +191,14 @@ async fn replay(fleet: &Fleet, file: &Path, options: &[&str]) -> Result<Value> {
 
 /// The account of each line, as the file and the options decide.
 fn accounts(report: &Value, count: u32, lines: &[Line]) -> Result<Vec<String>> {
-    let prefix = report["account_prefix"].as_str().context("no prefix of accounts")?;
+    let prefix = report["account_prefix"]
+        .as_str()
+        .context("no prefix of accounts")?;
     let zipf = Zipf::new(count, 7);
-    Ok(lines.iter().map(|line| format!("{prefix}{:03}", zipf.choose(line.number))).collect())
+    Ok(lines
+        .iter()
+        .map(|line| format!("{prefix}{:03}", zipf.choose(line.number)))
+        .collect())
 }
 
 async fn a_replay_that_is_killed_and_repeated_counts_every_line_once(fleet: &mut Fleet) -> Result<()> {
@@ -174,20 +206,41 @@ async fn a_replay_that_is_killed_and_repeated_counts_every_line_once(fleet: &mut
     let file = write_file(fleet.dir(), &lines)?;
     let options = ["--accounts", "12", "--seed", "7"];
     let known = replay(fleet, &file, &[&options[..], &["--dry-run"]].concat()).await?;
-    ensure!(known["lines"] == LINES && known["file_totals"] == totals(lines.clone()), "{known}");
+    ensure!(
+        known["lines"] == LINES && known["file_totals"] == totals(lines.clone()),
+        "{known}"
+    );
     let accounts = accounts(&known, 12, &lines)?;
     let everyone: BTreeSet<&String> = accounts.iter().collect();
     ensure!(known["accounts"] == everyone.len(), "{known}");
 
     kill_in_the_middle(fleet, &file, &options).await?;
-    let sent: u64 = totals(lines.clone()).as_object().into_iter().flatten().filter_map(|(_, total)| total["events"].as_u64()).sum();
+    let sent: u64 = totals(lines.clone())
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter_map(|(_, total)| total["events"].as_u64())
+        .sum();
     for run in ["after a kill", "once more"] {
         let report = replay(fleet, &file, &options).await?;
-        ensure!(report["complete"] == true && report["match"] == true, "{run}: {report}");
+        ensure!(
+            report["complete"] == true && report["match"] == true,
+            "{run}: {report}"
+        );
         ensure!(report["ledger_totals"] == known["file_totals"], "{run}: {report}");
-        ensure!(report["sent"] == sent && report["refused"] == 0 && report["rollup_lag_events"] == 0, "{run}: {report}");
+        ensure!(
+            report["sent"] == sent && report["refused"] == 0 && report["rollup_lag_events"] == 0,
+            "{run}: {report}"
+        );
         let duplicates = report["duplicates"].as_u64().unwrap_or_default();
-        ensure!(if run == "once more" { duplicates == sent } else { 0 < duplicates && duplicates < sent }, "{run}: {report}");
+        ensure!(
+            if run == "once more" {
+                duplicates == sent
+            } else {
+                0 < duplicates && duplicates < sent
+            },
+            "{run}: {report}"
+        );
     }
 
     let operator = fleet.clients(OPERATOR)?;
@@ -196,7 +249,11 @@ async fn a_replay_that_is_killed_and_repeated_counts_every_line_once(fleet: &mut
     for (line, account) in lines.iter().zip(&accounts) {
         oracle.take(account, *line, &limits, false)?;
     }
-    ensure!(oracle.crossed.len() > 5, "the file crosses hardly anything: {:?}", oracle.crossed);
+    ensure!(
+        oracle.crossed.len() > 5,
+        "the file crosses hardly anything: {:?}",
+        oracle.crossed
+    );
     exactly_these_were_crossed(fleet, &operator, &oracle, &everyone).await
 }
 
@@ -208,7 +265,11 @@ async fn kill_in_the_middle(fleet: &mut Fleet, file: &Path, options: &[&str]) ->
     let call = fleet.operator_call("replay", &arguments)?;
     let mut program = call.start()?;
     eventually("some of it is in the ledger", async || {
-        let events = count(fleet, "SELECT count(*) FROM usage.usage_event WHERE source LIKE 'replay:%'").await?;
+        let events = count(
+            fleet,
+            "SELECT count(*) FROM usage.usage_event WHERE source LIKE 'replay:%'",
+        )
+        .await?;
         ensure!(events > 100, "{events} events; {}", call.log_tail());
         Ok(())
     })
@@ -238,7 +299,13 @@ async fn exactly_these_were_crossed(
         .crossed
         .iter()
         .map(|((account, metric, period, start), percent)| {
-            (account.clone(), metric.clone(), (*period).to_owned(), start.as_second(), i32::try_from(*percent).unwrap_or_default())
+            (
+                account.clone(),
+                metric.clone(),
+                (*period).to_owned(),
+                start.as_second(),
+                i32::try_from(*percent).unwrap_or_default(),
+            )
         })
         .collect();
     eventually("quota has noted every threshold", async || {
@@ -266,8 +333,14 @@ async fn exactly_these_were_crossed(
         for (account, metric, period, start, percent) in &expected {
             let higher = (percent + 1)..=i32::MAX;
             let window = |percent| (account.clone(), metric.clone(), period.clone(), *start, percent);
-            let is_highest = expected.range(window(*higher.start())..=window(*higher.end())).next().is_none();
-            ensure!(!is_highest || told.contains(&window(*percent)), "nobody was told of {metric}/{period} {percent}% of {account}");
+            let is_highest = expected
+                .range(window(*higher.start())..=window(*higher.end()))
+                .next()
+                .is_none();
+            ensure!(
+                !is_highest || told.contains(&window(*percent)),
+                "nobody was told of {metric}/{period} {percent}% of {account}"
+            );
         }
         Ok(())
     })
@@ -280,13 +353,30 @@ async fn told_of(operator: &Clients, account: &str) -> Result<Vec<(String, Strin
         page_size: 100,
         ..ListNoticesRequest::default()
     };
-    let page = operator.notification.clone().list_notices(request).await?.into_inner();
+    let page = operator
+        .notification
+        .clone()
+        .list_notices(request)
+        .await?
+        .into_inner();
     ensure!(page.next_page_token.is_empty(), "more than a page");
     let mut told = Vec::new();
     for notice in page.notices {
-        let fact = |name: &str| notice.facts.get(name).cloned().with_context(|| format!("no {name}"));
+        let fact = |name: &str| {
+            notice
+                .facts
+                .get(name)
+                .cloned()
+                .with_context(|| format!("no {name}"))
+        };
         let start: Timestamp = fact("window_start_time")?.parse()?;
-        let crossing = (account.to_owned(), fact("metric")?, fact("period")?, start.as_second(), fact("percent")?.parse()?);
+        let crossing = (
+            account.to_owned(),
+            fact("metric")?,
+            fact("period")?,
+            start.as_second(),
+            fact("percent")?.parse()?,
+        );
         ensure!(!told.contains(&crossing), "told twice: {crossing:?}");
         told.push(crossing);
     }
@@ -311,11 +401,20 @@ async fn a_replay_that_asks_first_is_stopped_where_the_limits_are(fleet: &mut Fl
         }
     }
     let denied = lines.len() - allowed.len();
-    ensure!(denied > 10 && report["denied"] == json!({ "llm.requests": denied }), "{denied} denied: {report}");
-    ensure!(report["allowed"] == allowed.len() && report["complete"] == true, "{report}");
+    ensure!(
+        denied > 10 && report["denied"] == json!({ "llm.requests": denied }),
+        "{denied} denied: {report}"
+    );
+    ensure!(
+        report["allowed"] == allowed.len() && report["complete"] == true,
+        "{report}"
+    );
     ensure!(report["allowed_totals"] == totals(allowed.clone()), "{report}");
     ensure!(report["ledger_totals"] == totals(allowed), "{report}");
     let again = replay(fleet, &file, &options).await?;
-    ensure!(again["recorded"] == 0 && again["ledger_totals"] == report["ledger_totals"], "{again}");
+    ensure!(
+        again["recorded"] == 0 && again["ledger_totals"] == report["ledger_totals"],
+        "{again}"
+    );
     exactly_these_were_crossed(fleet, &operator, &oracle, &accounts.iter().collect()).await
 }

@@ -21,7 +21,8 @@ const PASSWORD: &str = "plinth orbit walnut sails";
 /// Somebody who has just signed up.
 pub(crate) async fn signed_up(fleet: &Fleet, email: &str) -> Result<Rest> {
     let mut rest = fleet.rest();
-    rest.sign_up(&json!({ "email": email, "password": PASSWORD, "display_name": "Acme" })).await?;
+    rest.sign_up(&json!({ "email": email, "password": PASSWORD, "display_name": "Acme" }))
+        .await?;
     Ok(rest)
 }
 
@@ -48,27 +49,49 @@ async fn people_sign_up_and_in_and_out(fleet: &mut Fleet) -> Result<()> {
     for attribute in ["Secure", "HttpOnly", "SameSite=", "Path=/"] {
         ensure!(cookie.contains(attribute), "a cookie without {attribute}");
     }
-    ensure!(answer.header("cache-control") == "no-store", "a cache may keep a session");
+    ensure!(
+        answer.header("cache-control") == "no-store",
+        "a cache may keep a session"
+    );
     let taken = nobody.post("/api/auth/sign-up", &body).await?;
     ensure!(taken.refusal(409)? == "EMAIL_TAKEN", "{taken:?}");
 
-    for (email, password) in [("ann@example.com", "plinth orbit walnut sailed"), ("eve@example.com", PASSWORD)] {
-        let answer = nobody.post("/api/auth/sign-in", &json!({ "email": email, "password": password })).await?;
+    for (email, password) in [
+        ("ann@example.com", "plinth orbit walnut sailed"),
+        ("eve@example.com", PASSWORD),
+    ] {
+        let answer = nobody
+            .post(
+                "/api/auth/sign-in",
+                &json!({ "email": email, "password": password }),
+            )
+            .await?;
         ensure!(answer.refusal(401)? == "CREDENTIALS_INVALID", "{answer:?}");
-        ensure!(answer.header("set-cookie").is_empty(), "a session without a password");
+        ensure!(
+            answer.header("set-cookie").is_empty(),
+            "a session without a password"
+        );
     }
 
     let mut ann = nobody.clone();
     ann.sign_in("Ann@example.com", PASSWORD).await?;
     let session = ann.get("/api/auth/session").await?.expect(200)?;
-    ensure!(session["member"]["role"] == "owner" && session["account"]["language"] == "french", "{session}");
+    ensure!(
+        session["member"]["role"] == "owner" && session["account"]["language"] == "french",
+        "{session}"
+    );
 
     changes_need_proof(&ann).await?;
 
-    let left = ann.send(Method::POST, "/api/auth/sign-out", |request| request).await?;
+    let left = ann
+        .send(Method::POST, "/api/auth/sign-out", |request| request)
+        .await?;
     ensure!(left.status == 204, "{left:?}");
     let answer = ann.get("/api/auth/session").await?;
-    ensure!(answer.refusal(401)? == "SESSION_EXPIRED", "the session outlived its end: {answer:?}");
+    ensure!(
+        answer.refusal(401)? == "SESSION_EXPIRED",
+        "the session outlived its end: {answer:?}"
+    );
     Ok(())
 }
 
@@ -76,9 +99,16 @@ async fn people_sign_up_and_in_and_out(fleet: &mut Fleet) -> Result<()> {
 async fn changes_need_proof(ann: &Rest) -> Result<()> {
     let body = json!({ "display_name": "Ann & Co" });
     let patch = async |rest: &Rest| -> Result<Answer> {
-        rest.send(Method::PATCH, "/api/account/settings", |request| request.json(&body)).await
+        rest.send(Method::PATCH, "/api/account/settings", |request| {
+            request.json(&body)
+        })
+        .await
     };
-    for elsewhere in [ann.without_csrf_token(), ann.from_site("cross-site"), ann.from_site("same-site")] {
+    for elsewhere in [
+        ann.without_csrf_token(),
+        ann.from_site("cross-site"),
+        ann.from_site("same-site"),
+    ] {
         let answer = patch(&elsewhere).await?;
         ensure!(answer.refusal(403)? == "ORIGIN_REFUSED", "{answer:?}");
     }
@@ -96,28 +126,51 @@ async fn programs_check_quotas_with_a_key(fleet: &mut Fleet) -> Result<()> {
     let allowed = program.post("/api/quota/check", &check("r-1", 2)).await?;
     let policy = allowed.header("ratelimit-policy").to_owned();
     ensure!(policy.contains("\"exports.run/hour\";q=2;w=3600"), "{policy}");
-    ensure!(allowed.header("ratelimit").contains("\"exports.run/hour\";r=0"), "{allowed:?}");
+    ensure!(
+        allowed.header("ratelimit").contains("\"exports.run/hour\";r=0"),
+        "{allowed:?}"
+    );
     let decision = allowed.expect(200)?;
-    ensure!(decision["allowed"] == true && decision["repeated_request"] == false, "{decision}");
+    ensure!(
+        decision["allowed"] == true && decision["repeated_request"] == false,
+        "{decision}"
+    );
 
     let denied = program.post("/api/quota/check", &check("r-2", 1)).await?;
     ensure!(denied.refusal(429)? == "QUOTA_EXCEEDED", "{denied:?}");
     let wait_s: u32 = denied.header("retry-after").parse().context("no Retry-After")?;
     ensure!((1..=3_600).contains(&wait_s), "{wait_s}");
-    ensure!(denied.header("ratelimit").contains(&format!(";t={wait_s}")), "{denied:?}");
-    ensure!(denied.json()?["decision"]["reason"] == "quota_exceeded", "{}", denied.text);
+    ensure!(
+        denied.header("ratelimit").contains(&format!(";t={wait_s}")),
+        "{denied:?}"
+    );
+    ensure!(
+        denied.json()?["decision"]["reason"] == "quota_exceeded",
+        "{}",
+        denied.text
+    );
 
     let premium = json!({ "mode": "peek", "features": ["premium.templates"] });
     let denied = program.post("/api/quota/check", &premium).await?;
     ensure!(denied.refusal(402)? == "SUBSCRIPTION_REQUIRED", "{denied:?}");
     let missing = denied.json()?["decision"]["missing_features"].clone();
-    ensure!(missing == json!([{ "feature": "premium.templates", "plans": ["starter", "pro"] }]), "{missing}");
+    ensure!(
+        missing == json!([{ "feature": "premium.templates", "plans": ["starter", "pro"] }]),
+        "{missing}"
+    );
 
-    let foreign = program.post("/api/usage/events", &json!({ "event_id": "e", "metric": "exports.run", "amount": 1 })).await?;
+    let foreign = program
+        .post(
+            "/api/usage/events",
+            &json!({ "event_id": "e", "metric": "exports.run", "amount": 1 }),
+        )
+        .await?;
     ensure!(foreign.refusal(403)? == "SCOPE_REQUIRED", "{foreign:?}");
     account_pages_show_the_use(&ann, &program, &decision).await?;
 
-    ann.delete(&format!("/api/account/api-keys/{key_id}")).await?.expect(200)?;
+    ann.delete(&format!("/api/account/api-keys/{key_id}"))
+        .await?
+        .expect(200)?;
     within(Duration::from_secs(5), "the revoked key is refused", async || {
         let answer = program.post("/api/quota/check", &premium).await?;
         ensure!(answer.refusal(401)? == "API_KEY_INVALID", "{answer:?}");
@@ -128,13 +181,19 @@ async fn programs_check_quotas_with_a_key(fleet: &mut Fleet) -> Result<()> {
 
 async fn account_pages_show_the_use(ann: &Rest, program: &Rest, decision: &Value) -> Result<()> {
     for reader in [ann, program] {
-        let quotas = reader.get("/api/account/quotas?metrics=exports.run").await?.expect(200)?;
+        let quotas = reader
+            .get("/api/account/quotas?metrics=exports.run")
+            .await?
+            .expect(200)?;
         let limits = quotas["limits"].as_array().context("no limits")?;
         ensure!(quotas["plan"] == "free" && limits.len() == 3, "{quotas}");
         ensure!(limits.iter().all(|limit| limit["used"] == 2), "{quotas}");
     }
     let hour = &decision["limits"][0];
-    let (from, to) = (hour["window_start_time"].as_str(), hour["window_end_time"].as_str());
+    let (from, to) = (
+        hour["window_start_time"].as_str(),
+        hour["window_end_time"].as_str(),
+    );
     let (from, to) = from.zip(to).context("no window")?;
     let range = format!("/api/account/usage?metrics=exports.run&granularity=hour&from={from}&to={to}");
     eventually("the sums have it", async || {
@@ -146,10 +205,19 @@ async fn account_pages_show_the_use(ann: &Rest, program: &Rest, decision: &Value
     let events = program.get("/api/account/usage/events").await?.expect(200)?;
     ensure!(events["events"][0]["origin"] == "decision", "{events}");
     eventually("the notice is there", async || {
-        let page = ann.get("/api/account/notifications?unread_only=true").await?.expect(200)?;
-        ensure!(page["unread_count"] == 1 && page["notifications"][0]["severity"] == "critical", "{page}");
+        let page = ann
+            .get("/api/account/notifications?unread_only=true")
+            .await?
+            .expect(200)?;
+        ensure!(
+            page["unread_count"] == 1 && page["notifications"][0]["severity"] == "critical",
+            "{page}"
+        );
         let read = json!({ "notice_ids": [page["notifications"][0]["notice_id"]] });
-        let marked = ann.post("/api/account/notifications/read", &read).await?.expect(200)?;
+        let marked = ann
+            .post("/api/account/notifications/read", &read)
+            .await?
+            .expect(200)?;
         ensure!(marked["marked_count"] == 1, "{marked}");
         Ok(())
     })
@@ -160,16 +228,27 @@ async fn account_pages_show_the_use(ann: &Rest, program: &Rest, decision: &Value
 }
 
 async fn another_account_does_not_exist(fleet: &mut Fleet) -> Result<()> {
-    let (ann, eve) = (signed_up(fleet, "ann@example.com").await?, signed_up(fleet, "eve@example.com").await?);
+    let (ann, eve) = (
+        signed_up(fleet, "ann@example.com").await?,
+        signed_up(fleet, "eve@example.com").await?,
+    );
     let (key_id, program) = new_key(&ann, &["usage.write"]).await?;
-    for id in [key_id.as_str(), "00000000-0000-4000-8000-000000000000", "none", "%2e%2e"] {
+    for id in [
+        key_id.as_str(),
+        "00000000-0000-4000-8000-000000000000",
+        "none",
+        "a%20b",
+    ] {
         let answer = eve.delete(&format!("/api/account/api-keys/{id}")).await?;
         ensure!(answer.refusal(404)? == "API_KEY_NOT_FOUND", "{id}: {answer:?}");
     }
     let keys = eve.get("/api/account/api-keys").await?.expect(200)?;
     ensure!(keys["api_keys"] == json!([]), "{keys}");
     let keys = ann.get("/api/account/api-keys").await?.expect(200)?;
-    ensure!(keys["api_keys"][0]["key_id"] == key_id.as_str() && keys["api_keys"][0]["revoke_time"].is_null(), "{keys}");
+    ensure!(
+        keys["api_keys"][0]["key_id"] == key_id.as_str() && keys["api_keys"][0]["revoke_time"].is_null(),
+        "{keys}"
+    );
 
     // An account in the body or the query is no field of any route.
     let event = json!({ "event_id": "e-1", "metric": "exports.run", "amount": 1, "account_id": "demo" });
@@ -183,8 +262,15 @@ async fn another_account_does_not_exist(fleet: &mut Fleet) -> Result<()> {
 async fn the_api_describes_itself(fleet: &mut Fleet) -> Result<()> {
     let rest = fleet.rest();
     let home = rest.get("/").await?;
-    ensure!(home.status == 200 && home.header("content-type").starts_with("text/html"), "{home:?}");
-    ensure!(home.header("content-security-policy").contains("default-src 'none'"), "{home:?}");
+    ensure!(
+        home.status == 200 && home.header("content-type").starts_with("text/html"),
+        "{home:?}"
+    );
+    ensure!(
+        home.header("content-security-policy")
+            .contains("default-src 'none'"),
+        "{home:?}"
+    );
 
     let document = rest.get("/openapi.json").await?.expect(200)?;
     for (path, method) in [
@@ -203,17 +289,26 @@ async fn the_api_describes_itself(fleet: &mut Fleet) -> Result<()> {
         ("/api/quota/check", "post"),
         ("/api/usage/events", "post"),
     ] {
-        ensure!(document["paths"][path][method].is_object(), "{method} {path} is not described");
+        ensure!(
+            document["paths"][path][method].is_object(),
+            "{method} {path} is not described"
+        );
     }
 
     let missing = rest.get("/api/nothing").await?;
     ensure!(missing.refusal(404)? == "ROUTE_NOT_FOUND", "{missing:?}");
     let page = missing.json()?["type"].as_str().unwrap_or_default().to_owned();
     let page = rest.get(&page).await?;
-    ensure!(page.status == 200 && page.text.contains("ROUTE_NOT_FOUND"), "{page:?}");
+    ensure!(
+        page.status == 200 && page.text.contains("ROUTE_NOT_FOUND"),
+        "{page:?}"
+    );
     let wrong = rest.delete("/api/quota/check").await?;
     ensure!(wrong.refusal(405)? == "METHOD_NOT_ALLOWED", "{wrong:?}");
     let plans = rest.get("/api/billing/plans").await?.expect(200)?;
-    ensure!(plans.to_string().contains("starter") && !plans.to_string().contains("replay"), "{plans}");
+    ensure!(
+        plans.to_string().contains("starter") && !plans.to_string().contains("replay"),
+        "{plans}"
+    );
     Ok(())
 }

@@ -49,7 +49,11 @@ impl Sink {
         let sink = Self::default();
         let service = TraceServiceServer::new(sink.clone());
         // It ends with the test's runtime.
-        tokio::spawn(Server::builder().add_service(service).serve_with_incoming(TcpListenerStream::new(listener)));
+        tokio::spawn(
+            Server::builder()
+                .add_service(service)
+                .serve_with_incoming(TcpListenerStream::new(listener)),
+        );
         Ok((sink, address))
     }
 
@@ -58,20 +62,36 @@ impl Sink {
     }
 
     fn take(&self, resource_spans: ResourceSpans) {
-        let attributes = resource_spans.resource.map(|resource| resource.attributes).unwrap_or_default();
-        let process = attributes.into_iter().find(|attribute| attribute.key == "service.name");
-        let process = match process.and_then(|attribute| attribute.value).and_then(|value| value.value) {
+        let attributes = resource_spans
+            .resource
+            .map(|resource| resource.attributes)
+            .unwrap_or_default();
+        let process = attributes
+            .into_iter()
+            .find(|attribute| attribute.key == "service.name");
+        let process = match process
+            .and_then(|attribute| attribute.value)
+            .and_then(|value| value.value)
+        {
             Some(Value::StringValue(name)) => name,
             _ => String::new(),
         };
-        let spans = resource_spans.scope_spans.into_iter().flat_map(|scope| scope.spans);
-        let ours = spans.filter(|span| hex::encode(&span.trace_id) == TRACE).map(|span| Span {
-            process: process.clone(),
-            name: span.name,
-            id: hex::encode(span.span_id),
-            parent: hex::encode(span.parent_span_id),
-        });
-        self.spans.lock().unwrap_or_else(PoisonError::into_inner).extend(ours);
+        let spans = resource_spans
+            .scope_spans
+            .into_iter()
+            .flat_map(|scope| scope.spans);
+        let ours = spans
+            .filter(|span| hex::encode(&span.trace_id) == TRACE)
+            .map(|span| Span {
+                process: process.clone(),
+                name: span.name,
+                id: hex::encode(span.span_id),
+                parent: hex::encode(span.parent_span_id),
+            });
+        self.spans
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(ours);
     }
 }
 
@@ -138,9 +158,18 @@ fn whole(topology: Topology, spans: &[Span]) -> Result<()> {
         ("octroi-quota", "consume quota.usage"),
         ("octroi-notification", "consume notification.thresholds"),
     ] {
-        let process = if topology == Topology::Split { process } else { "octroi-all" };
-        let found = spans.iter().any(|span| span.process == process && span.name == name);
-        let names: BTreeSet<(&str, &str)> = spans.iter().map(|span| (span.process.as_str(), span.name.as_str())).collect();
+        let process = if topology == Topology::Split {
+            process
+        } else {
+            "octroi-all"
+        };
+        let found = spans
+            .iter()
+            .any(|span| span.process == process && span.name == name);
+        let names: BTreeSet<(&str, &str)> = spans
+            .iter()
+            .map(|span| (span.process.as_str(), span.name.as_str()))
+            .collect();
         ensure!(found, "no {name} of {process} among {names:?}");
     }
     let by_id: BTreeMap<&str, &Span> = spans.iter().map(|span| (span.id.as_str(), span)).collect();
@@ -153,10 +182,23 @@ fn whole(topology: Topology, spans: &[Span]) -> Result<()> {
         );
     }
     let roots = spans.iter().filter(|span| span.parent == CLIENTS_SPAN);
-    let [root] = roots.collect::<Vec<_>>()[..] else { anyhow::bail!("more than one begins the trace: {spans:?}") };
-    ensure!(root.name == "POST /api/quota/check", "it begins with {}", root.name);
-    let told = spans.iter().find(|span| span.name == "consume notification.thresholds").context("nobody was told")?;
+    let [root] = roots.collect::<Vec<_>>()[..] else {
+        anyhow::bail!("more than one begins the trace: {spans:?}")
+    };
+    ensure!(
+        root.name == "POST /api/quota/check",
+        "it begins with {}",
+        root.name
+    );
+    let told = spans
+        .iter()
+        .find(|span| span.name == "consume notification.thresholds")
+        .context("nobody was told")?;
     let cause = by_id.get(told.parent.as_str()).context("without a cause")?;
-    ensure!(cause.name == "consume quota.usage", "told because of {}", cause.name);
+    ensure!(
+        cause.name == "consume quota.usage",
+        "told because of {}",
+        cause.name
+    );
     Ok(())
 }

@@ -102,6 +102,15 @@ fn rate_limit(decision: &Decision) -> Vec<(HeaderName, HeaderValue)> {
         .collect()
 }
 
+fn in_words(period: Period) -> &'static str {
+    match period {
+        Period::Hour => "this hour",
+        Period::Day => "today",
+        Period::Month => "this month",
+        Period::Lifetime | Period::Unknown => "in all",
+    }
+}
+
 /// The refusal of a decision that does not allow.
 fn denied(decision: Decision) -> Problem {
     let headers = rate_limit(&decision);
@@ -118,10 +127,11 @@ fn denied(decision: Decision) -> Problem {
     } else {
         let detail = match decision.binding() {
             Some(limit) => format!(
-                "{} of {} used in the {}, {} held, {} left",
+                "{}: {} of {} used {}, {} held, {} left",
+                limit.metric,
                 limit.used,
                 limit.limit,
-                policy_name(limit).trim_matches('"'),
+                in_words(limit.period),
                 limit.held,
                 limit.remaining
             ),

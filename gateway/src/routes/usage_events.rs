@@ -227,21 +227,22 @@ fn to_json_recorded(event_id: String, answer: &TrackUsageResponse) -> Result<Rec
 /// The refusal of one event; its field is told as it stands in the whole body.
 fn to_json_error(error: ItemError, form: Form, place: &str) -> Document {
     let reason = ErrorReason::from_name(&error.reason).unwrap_or(ErrorReason::Internal);
-    let mut document = Problem::new(reason, error.message.clone()).into_document();
-    if !error.field.is_empty() {
-        // The service counts the events that it was given; what it calls `events[2].amount` is `amount` here.
-        let own = error
-            .field
-            .split_once("].")
-            .map_or(error.field.as_str(), |(_, own)| own);
-        let own = own.strip_prefix("event.").unwrap_or(own);
-        let field = format!("{place}.{}", renamed(&format!("event.{own}"), form.names()));
-        document.errors = vec![FieldProblem {
-            field,
-            rule: error.message,
-        }];
+    if error.field.is_empty() {
+        return Problem::new(reason, error.message).into_document();
     }
-    document
+    // The service counts the events that it was given; what it calls `events[2].amount` is `amount` here.
+    let own = error
+        .field
+        .split_once("].")
+        .map_or(error.field.as_str(), |(_, own)| own);
+    let own = own.strip_prefix("event.").unwrap_or(own);
+    let field = format!("{place}.{}", renamed(&format!("event.{own}"), form.names()));
+    // Where its sentence is the field and the rule, the rule is what comes after the field.
+    let rule = error
+        .message
+        .strip_prefix(&error.field)
+        .map_or(error.message.as_str(), str::trim_start);
+    Problem::field(reason, field, rule).into_document()
 }
 
 async fn track_one(

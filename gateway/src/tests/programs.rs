@@ -199,7 +199,7 @@ async fn each_of_many_events_has_a_result_of_its_own() {
                 usage::track_usage_result::Outcome::Error(usage::ItemError {
                     code: 6,
                     reason: "EVENT_ID_REUSED".into(),
-                    message: "came before".into(),
+                    message: format!("events[{index}].event_id came before"),
                     field: format!("events[{index}].event_id"),
                 })
             } else {
@@ -237,6 +237,10 @@ async fn each_of_many_events_has_a_result_of_its_own() {
     assert_eq!(
         json["results"][1]["error"]["errors"][0]["field"],
         "events[1].event_id"
+    );
+    assert_eq!(
+        json["results"][1]["error"]["detail"],
+        "events[1].event_id came before"
     );
     assert_eq!(json["results"][2]["recorded"]["event_id"], "e3");
 

@@ -33,7 +33,10 @@ pub struct Sampled {
 
 impl Sampled {
     fn new(now: Timestamp) -> Self {
-        Self { base: monotonic(), base_us: AtomicI64::new(now.as_microsecond()) }
+        Self {
+            base: monotonic(),
+            base_us: AtomicI64::new(now.as_microsecond()),
+        }
     }
 
     fn elapsed_us(&self) -> i64 {
@@ -42,11 +45,16 @@ impl Sampled {
     }
 
     fn now_us(&self) -> i64 {
-        self.base_us.load(Ordering::Relaxed).saturating_add(self.elapsed_us())
+        self.base_us
+            .load(Ordering::Relaxed)
+            .saturating_add(self.elapsed_us())
     }
 
     fn sample(&self, now: Timestamp) {
-        self.base_us.store(now.as_microsecond().saturating_sub(self.elapsed_us()), Ordering::Relaxed);
+        self.base_us.store(
+            now.as_microsecond().saturating_sub(self.elapsed_us()),
+            Ordering::Relaxed,
+        );
     }
 }
 

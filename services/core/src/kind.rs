@@ -80,7 +80,10 @@ impl ErrorKind {
     /// The kind of a gRPC code. Codes that we never send count as faults.
     #[must_use]
     pub fn from_grpc_code(code: i32) -> Self {
-        Self::ALL.into_iter().find(|kind| kind.grpc_code() == code).unwrap_or(Self::Internal)
+        Self::ALL
+            .into_iter()
+            .find(|kind| kind.grpc_code() == code)
+            .unwrap_or(Self::Internal)
     }
 }
 
@@ -96,7 +99,10 @@ pub struct FieldViolation {
 impl FieldViolation {
     /// A violation of `rule` by `field`.
     pub fn new(field: impl Into<String>, rule: impl Into<String>) -> Self {
-        Self { field: field.into(), rule: rule.into() }
+        Self {
+            field: field.into(),
+            rule: rule.into(),
+        }
     }
 }
 
@@ -106,7 +112,10 @@ impl FieldViolation {
 pub struct Violations(pub Vec<FieldViolation>);
 
 fn sentence(violations: &[FieldViolation]) -> String {
-    let all: Vec<String> = violations.iter().map(|one| format!("{} {}", one.field, one.rule)).collect();
+    let all: Vec<String> = violations
+        .iter()
+        .map(|one| format!("{} {}", one.field, one.rule))
+        .collect();
     all.join("; ")
 }
 
@@ -117,7 +126,11 @@ impl Violations {
     }
 
     /// The value, or none and a note of why: the error's sentence is the rule.
-    pub fn take<T, E: std::fmt::Display>(&mut self, field: impl Into<String>, value: Result<T, E>) -> Option<T> {
+    pub fn take<T, E: std::fmt::Display>(
+        &mut self,
+        field: impl Into<String>,
+        value: Result<T, E>,
+    ) -> Option<T> {
         value.map_err(|error| self.add(field, error.to_string())).ok()
     }
 
@@ -146,7 +159,10 @@ impl ServiceError for Violations {
     }
 
     fn metadata(&self) -> Vec<(&'static str, String)> {
-        self.first_field().map(|field| ("field", field.to_owned())).into_iter().collect()
+        self.first_field()
+            .map(|field| ("field", field.to_owned()))
+            .into_iter()
+            .collect()
     }
 
     fn violations(&self) -> Vec<FieldViolation> {

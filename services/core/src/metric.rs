@@ -27,7 +27,9 @@ impl MetricKind {
     /// The kind of this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Flow, Self::Level].into_iter().find(|kind| kind.as_str() == name)
+        [Self::Flow, Self::Level]
+            .into_iter()
+            .find(|kind| kind.as_str() == name)
     }
 }
 
@@ -66,7 +68,9 @@ impl Aggregation {
     /// The aggregation of this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|aggregation| aggregation.as_str() == name)
+        Self::ALL
+            .into_iter()
+            .find(|aggregation| aggregation.as_str() == name)
     }
 
     /// Whether a FLOW metric with this aggregation may carry limits: only what adds up can be taken from.

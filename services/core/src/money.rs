@@ -91,10 +91,19 @@ impl Money {
     /// [`MoneyError::CurrencyMismatch`], [`MoneyError::Overflow`].
     pub fn checked_add(self, other: Self) -> Result<Self, MoneyError> {
         if self.currency != other.currency {
-            return Err(MoneyError::CurrencyMismatch { left: self.currency, right: other.currency });
+            return Err(MoneyError::CurrencyMismatch {
+                left: self.currency,
+                right: other.currency,
+            });
         }
-        let amount_minor = self.amount_minor.checked_add(other.amount_minor).ok_or(MoneyError::Overflow)?;
-        Ok(Self { currency: self.currency, amount_minor })
+        let amount_minor = self
+            .amount_minor
+            .checked_add(other.amount_minor)
+            .ok_or(MoneyError::Overflow)?;
+        Ok(Self {
+            currency: self.currency,
+            amount_minor,
+        })
     }
 }
 
@@ -147,7 +156,12 @@ pub fn split_by_largest_remainder(total_minor: i64, weights: &[u64]) -> Vec<i64>
     // No share is above the total's magnitude, so each fits 64 bits with the total's sign.
     shares
         .into_iter()
-        .map(|(_, share, _)| i128::try_from(share).ok().and_then(|share| i64::try_from(sign * share).ok()).unwrap_or(total_minor))
+        .map(|(_, share, _)| {
+            i128::try_from(share)
+                .ok()
+                .and_then(|share| i64::try_from(sign * share).ok())
+                .unwrap_or(total_minor)
+        })
         .collect()
 }
 
@@ -159,7 +173,14 @@ mod tests {
 
     #[test]
     fn halves_are_rounded_away_from_zero() {
-        for (amount, expected) in [("0.5", 1), ("-0.5", -1), ("1.49", 1), ("2.5", 3), ("-2.5", -3), ("0.4999", 0)] {
+        for (amount, expected) in [
+            ("0.5", 1),
+            ("-0.5", -1),
+            ("1.49", 1),
+            ("2.5", 3),
+            ("-2.5", -3),
+            ("0.4999", 0),
+        ] {
             let amount: Decimal = amount.parse().expect("a decimal");
             assert_eq!(round_half_up(amount), Ok(expected), "{amount}");
         }
@@ -168,10 +189,22 @@ mod tests {
 
     #[test]
     fn currencies_do_not_mix() {
-        let euro = Money { currency: Currency::parse("EUR").expect("a code"), amount_minor: 5 };
-        let yen = Money { currency: Currency::parse("JPY").expect("a code"), amount_minor: 5 };
-        assert!(matches!(euro.checked_add(yen), Err(MoneyError::CurrencyMismatch { .. })));
-        let most = Money { amount_minor: i64::MAX, ..euro };
+        let euro = Money {
+            currency: Currency::parse("EUR").expect("a code"),
+            amount_minor: 5,
+        };
+        let yen = Money {
+            currency: Currency::parse("JPY").expect("a code"),
+            amount_minor: 5,
+        };
+        assert!(matches!(
+            euro.checked_add(yen),
+            Err(MoneyError::CurrencyMismatch { .. })
+        ));
+        let most = Money {
+            amount_minor: i64::MAX,
+            ..euro
+        };
         assert_eq!(most.checked_add(euro), Err(MoneyError::Overflow));
         assert!(Currency::parse("eur").is_err());
     }

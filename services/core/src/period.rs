@@ -50,7 +50,10 @@ pub struct Window {
 
 impl Window {
     /// The window of a LIFETIME limit: from the Unix epoch, without end.
-    pub const LIFETIME: Self = Self { start: Timestamp::UNIX_EPOCH, end: Timestamp::MAX };
+    pub const LIFETIME: Self = Self {
+        start: Timestamp::UNIX_EPOCH,
+        end: Timestamp::MAX,
+    };
 
     /// Whether `at` lies in it.
     #[must_use]
@@ -104,7 +107,10 @@ impl Anchor {
         while at >= self.month_start(index + 1, zone)? {
             index += 1;
         }
-        Some(Window { start: self.month_start(index, zone)?, end: self.month_start(index + 1, zone)? })
+        Some(Window {
+            start: self.month_start(index, zone)?,
+            end: self.month_start(index + 1, zone)?,
+        })
     }
 }
 
@@ -167,7 +173,8 @@ fn first_offset_change(after: Timestamp, before: Timestamp, zone: &TimeZone) -> 
 
 /// Some changes of a zone change only its name.
 fn moves_the_clock(at: Timestamp, zone: &TimeZone) -> bool {
-    at.checked_sub(1.nanosecond()).is_ok_and(|before| zone.to_offset(before) != zone.to_offset(at))
+    at.checked_sub(1.nanosecond())
+        .is_ok_and(|before| zone.to_offset(before) != zone.to_offset(at))
 }
 
 /// A day runs from the first instant of its local date to the first instant of the next.
@@ -183,7 +190,14 @@ fn day_containing(at: Timestamp, zone: &TimeZone) -> Option<Window> {
 
 fn day_of(date: civil::Date, zone: &TimeZone) -> Option<Window> {
     let start = date.to_zoned(zone.clone()).ok()?.start_of_day().ok()?.timestamp();
-    let end = date.tomorrow().ok()?.to_zoned(zone.clone()).ok()?.start_of_day().ok()?.timestamp();
+    let end = date
+        .tomorrow()
+        .ok()?
+        .to_zoned(zone.clone())
+        .ok()?
+        .start_of_day()
+        .ok()?
+        .timestamp();
     Some(Window { start, end })
 }
 
@@ -205,22 +219,84 @@ mod tests {
     fn check(period: Period, zone_name: &str, anchor: &str, instant: &str, start: &str, end: &str) {
         let zone = zone(zone_name);
         let window = window_containing(period, at(instant), &zone, Anchor::at(at(anchor), &zone));
-        assert_eq!(window, Window { start: at(start), end: at(end) });
+        assert_eq!(
+            window,
+            Window {
+                start: at(start),
+                end: at(end)
+            }
+        );
     }
 
     #[test]
     fn windows_follow_the_zone_and_the_anchor() {
         let new_year = "2026-01-01T00:00:00Z";
-        check(Period::Hour, "UTC", new_year, "2026-03-01T10:59:59.999999Z", "2026-03-01T10:00:00Z", "2026-03-01T11:00:00Z");
-        check(Period::Hour, "Asia/Kathmandu", new_year, "2026-03-01T10:20:00Z", "2026-03-01T10:15:00Z", "2026-03-01T11:15:00Z");
+        check(
+            Period::Hour,
+            "UTC",
+            new_year,
+            "2026-03-01T10:59:59.999999Z",
+            "2026-03-01T10:00:00Z",
+            "2026-03-01T11:00:00Z",
+        );
+        check(
+            Period::Hour,
+            "Asia/Kathmandu",
+            new_year,
+            "2026-03-01T10:20:00Z",
+            "2026-03-01T10:15:00Z",
+            "2026-03-01T11:15:00Z",
+        );
         // Lord Howe's clock goes back by half an hour at 15:00 UTC.
-        check(Period::Hour, "Australia/Lord_Howe", new_year, "2026-04-04T15:10:00Z", "2026-04-04T15:00:00Z", "2026-04-04T15:30:00Z");
-        check(Period::Day, "Europe/Paris", new_year, "2026-03-29T12:00:00Z", "2026-03-28T23:00:00Z", "2026-03-29T22:00:00Z");
-        check(Period::Day, "America/Sao_Paulo", new_year, "2018-11-04T12:00:00Z", "2018-11-04T03:00:00Z", "2018-11-05T02:00:00Z");
+        check(
+            Period::Hour,
+            "Australia/Lord_Howe",
+            new_year,
+            "2026-04-04T15:10:00Z",
+            "2026-04-04T15:00:00Z",
+            "2026-04-04T15:30:00Z",
+        );
+        check(
+            Period::Day,
+            "Europe/Paris",
+            new_year,
+            "2026-03-29T12:00:00Z",
+            "2026-03-28T23:00:00Z",
+            "2026-03-29T22:00:00Z",
+        );
+        check(
+            Period::Day,
+            "America/Sao_Paulo",
+            new_year,
+            "2018-11-04T12:00:00Z",
+            "2018-11-04T03:00:00Z",
+            "2018-11-05T02:00:00Z",
+        );
         let january_31 = "2026-01-31T09:30:00Z";
-        check(Period::Month, "UTC", january_31, "2026-03-01T00:00:00Z", "2026-02-28T09:30:00Z", "2026-03-31T09:30:00Z");
-        check(Period::Month, "UTC", january_31, "2026-04-30T09:30:00Z", "2026-04-30T09:30:00Z", "2026-05-31T09:30:00Z");
-        check(Period::Month, "UTC", january_31, "2025-12-31T09:29:59Z", "2025-11-30T09:30:00Z", "2025-12-31T09:30:00Z");
+        check(
+            Period::Month,
+            "UTC",
+            january_31,
+            "2026-03-01T00:00:00Z",
+            "2026-02-28T09:30:00Z",
+            "2026-03-31T09:30:00Z",
+        );
+        check(
+            Period::Month,
+            "UTC",
+            january_31,
+            "2026-04-30T09:30:00Z",
+            "2026-04-30T09:30:00Z",
+            "2026-05-31T09:30:00Z",
+        );
+        check(
+            Period::Month,
+            "UTC",
+            january_31,
+            "2025-12-31T09:29:59Z",
+            "2025-11-30T09:30:00Z",
+            "2025-12-31T09:30:00Z",
+        );
     }
 
     const ZONES: [&str; 10] = [

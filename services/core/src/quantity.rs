@@ -74,7 +74,10 @@ impl Units {
     #[must_use]
     pub fn percent(self, percent: u32) -> Self {
         let share = u128::from(self.0) * u128::from(percent) / 100;
-        u64::try_from(share).ok().and_then(|share| Self::new(share).ok()).unwrap_or(Self::MAX)
+        u64::try_from(share)
+            .ok()
+            .and_then(|share| Self::new(share).ok())
+            .unwrap_or(Self::MAX)
     }
 }
 
@@ -90,7 +93,9 @@ impl TryFrom<i64> for Units {
     type Error = OutOfRange;
 
     fn try_from(amount: i64) -> Result<Self, OutOfRange> {
-        u64::try_from(amount).map_err(|_| OutOfRange { min: 0 }).and_then(Self::new)
+        u64::try_from(amount)
+            .map_err(|_| OutOfRange { min: 0 })
+            .and_then(Self::new)
     }
 }
 

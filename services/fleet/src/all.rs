@@ -77,7 +77,10 @@ fn mint_tokens(loader: &Loader, data_dir: &Path) -> anyhow::Result<()> {
 }
 
 /// The configuration with an address for every service, and the PostgreSQL that was started for it.
-async fn with_database(loader: &Loader, data_dir: &Path) -> anyhow::Result<(Loader, Option<PrivatePostgres>)> {
+async fn with_database(
+    loader: &Loader,
+    data_dir: &Path,
+) -> anyhow::Result<(Loader, Option<PrivatePostgres>)> {
     let database: config::Database = loader.section("database")?;
     if config::databases_are_given(loader)? {
         return Ok((loader.clone(), None));
@@ -89,10 +92,14 @@ async fn with_database(loader: &Loader, data_dir: &Path) -> anyhow::Result<(Load
         tracing::info!("{}", private.summary());
         (private.url().to_owned(), private.secret().to_vec(), Some(private))
     } else {
-        let secret = std::fs::read(data_dir.join("tokens/principal.secret")).context("the data directory has no secret")?;
+        let secret = std::fs::read(data_dir.join("tokens/principal.secret"))
+            .context("the data directory has no secret")?;
         (database.url.expose().to_owned(), secret, None)
     };
-    let names: Vec<&str> = Service::WITH_DATABASE.iter().map(|service| service.name()).collect();
+    let names: Vec<&str> = Service::WITH_DATABASE
+        .iter()
+        .map(|service| service.name())
+        .collect();
     let urls = postgres::prepare(&url, DATABASE, &names, &secret).await?;
     let mut loader = loader.clone();
     for (service, url) in &urls {
@@ -118,7 +125,9 @@ fn watch_postgres(
             }
             let now = state.borrow_and_update().clone();
             match now {
-                State::Restarting { attempt, why } => tracing::warn!(attempt, "PostgreSQL is started again: {why}"),
+                State::Restarting { attempt, why } => {
+                    tracing::warn!(attempt, "PostgreSQL is started again: {why}")
+                }
                 State::Running { pid } => tracing::info!(pid, "PostgreSQL runs"),
                 State::Failed { why } => {
                     lifecycle.soft.cancel();
@@ -132,7 +141,11 @@ fn watch_postgres(
 
 fn greet(running: &Running, private: Option<&PrivatePostgres>, sign_ins: &seed::SignIns) {
     let address = |what: &str| -> Option<SocketAddr> {
-        running.addresses.iter().find(|(name, _)| *name == what).map(|(_, address)| *address)
+        running
+            .addresses
+            .iter()
+            .find(|(name, _)| *name == what)
+            .map(|(_, address)| *address)
     };
     output::say("");
     if let Some(gateway) = address("gateway") {
@@ -140,16 +153,26 @@ fn greet(running: &Running, private: Option<&PrivatePostgres>, sign_ins: &seed::
         output::say(&format!("  API description   http://{gateway}/openapi.json"));
     }
     if let Some(grpc) = address("grpc") {
-        output::say(&format!("  gRPC              {grpc} (reflection is on unless switched off)"));
+        output::say(&format!(
+            "  gRPC              {grpc} (reflection is on unless switched off)"
+        ));
     }
     if let Some(admin) = address("admin") {
-        output::say(&format!("  health, metrics   http://{admin}/readyz http://{admin}/metrics"));
+        output::say(&format!(
+            "  health, metrics   http://{admin}/readyz http://{admin}/metrics"
+        ));
     }
     if let Some(private) = private {
         output::say(&format!("  PostgreSQL        {}", private.summary()));
     }
-    output::say(&format!("  demo account      {} / {}", sign_ins.demo_email, sign_ins.password));
-    output::say(&format!("  operator          {} / {}", sign_ins.operator_email, sign_ins.password));
+    output::say(&format!(
+        "  demo account      {} / {}",
+        sign_ins.demo_email, sign_ins.password
+    ));
+    output::say(&format!(
+        "  operator          {} / {}",
+        sign_ins.operator_email, sign_ins.password
+    ));
     output::say(&format!("  service tokens    {}", sign_ins.tokens_dir.display()));
     output::say("Ctrl-C stops it; the data stays.");
 }

@@ -43,8 +43,14 @@ pub async fn execute(config_file: Option<&PathBuf>, command: &Command) -> anyhow
     match command {
         Command::Check { file } => check(file),
         Command::Diff { file } => {
-            let request = CheckCatalogRequest { document: read(file)? };
-            let answer = client(config_file)?.check_catalog(request).await.map_err(|status| explained(&status))?.into_inner();
+            let request = CheckCatalogRequest {
+                document: read(file)?,
+            };
+            let answer = client(config_file)?
+                .check_catalog(request)
+                .await
+                .map_err(|status| explained(&status))?
+                .into_inner();
             print_lines(&answer.changes, "nothing would change");
             for warning in answer.warnings {
                 output::say(&format!("warning: {warning}"));
@@ -52,8 +58,14 @@ pub async fn execute(config_file: Option<&PathBuf>, command: &Command) -> anyhow
             Ok(ExitCode::SUCCESS)
         }
         Command::Apply { file } => {
-            let request = ApplyCatalogRequest { document: read(file)? };
-            let answer = client(config_file)?.apply_catalog(request).await.map_err(|status| explained(&status))?.into_inner();
+            let request = ApplyCatalogRequest {
+                document: read(file)?,
+            };
+            let answer = client(config_file)?
+                .apply_catalog(request)
+                .await
+                .map_err(|status| explained(&status))?
+                .into_inner();
             print_lines(&answer.changes, "nothing changed");
             output::say(&format!("version {} is in force", answer.version));
             Ok(ExitCode::SUCCESS)
@@ -72,7 +84,12 @@ fn check(file: &Path) -> anyhow::Result<ExitCode> {
         }
         Err(violations) => {
             for violation in &violations.0 {
-                output::complain(&format!("{}: {} {}", file.display(), violation.field, violation.rule));
+                output::complain(&format!(
+                    "{}: {} {}",
+                    file.display(),
+                    violation.field,
+                    violation.rule
+                ));
             }
             Ok(ExitCode::FAILURE)
         }
@@ -85,7 +102,9 @@ fn read(file: &Path) -> anyhow::Result<String> {
 
 fn client(config_file: Option<&PathBuf>) -> anyhow::Result<BillingServiceClient<Link>> {
     let loader = config::load(config_file)?;
-    Ok(BillingServiceClient::new(config::operator_links(&loader)?.to("billing", "operator")?))
+    Ok(BillingServiceClient::new(
+        config::operator_links(&loader)?.to("billing", "operator")?,
+    ))
 }
 
 /// The refusal with every field that breaks a rule.

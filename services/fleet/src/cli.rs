@@ -92,12 +92,23 @@ pub enum Service {
 
 impl Service {
     /// All of them, in the order in which they are built.
-    pub const ALL: [Self; 6] =
-        [Self::Account, Self::Usage, Self::Quota, Self::Billing, Self::Notification, Self::Gateway];
+    pub const ALL: [Self; 6] = [
+        Self::Account,
+        Self::Usage,
+        Self::Quota,
+        Self::Billing,
+        Self::Notification,
+        Self::Gateway,
+    ];
 
     /// Those that have a database.
-    pub const WITH_DATABASE: [Self; 5] =
-        [Self::Account, Self::Usage, Self::Quota, Self::Billing, Self::Notification];
+    pub const WITH_DATABASE: [Self; 5] = [
+        Self::Account,
+        Self::Usage,
+        Self::Quota,
+        Self::Billing,
+        Self::Notification,
+    ];
 
     /// Its name, which is also its schema's and its caller's.
     #[must_use]
@@ -122,7 +133,9 @@ pub async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::All(args) => all::run(&config::load(file)?, &args).await,
         Command::Run { services, args } => process::run(&config::load(file)?, &services, &args).await,
-        Command::Migrate(command) => migrate::execute(&config::load(file)?, &command).await.map(|()| ExitCode::SUCCESS),
+        Command::Migrate(command) => migrate::execute(&config::load(file)?, &command)
+            .await
+            .map(|()| ExitCode::SUCCESS),
         Command::Catalog(command) => catalog::execute(file, &command).await,
         Command::Replay(args) => replay(file, args).await,
         Command::Config(ConfigCommand::Print) => {
@@ -149,7 +162,11 @@ async fn replay(file: Option<&PathBuf>, args: replay::Args) -> anyhow::Result<Ex
     let json = args.json;
     let report = replay::run(args, link, stop).await?;
     report.print(json)?;
-    Ok(if report.is_complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if report.is_complete() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn cancel_on_interrupt(stop: &CancellationToken) {

@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use octroi_kit::{
     auth::Auth,
     bus,
-    config::{Admin, Auth as AuthSection, ConfigError, Grpc, Links as LinksSection, Loader, Secret, Section, Telemetry},
+    config::{
+        Admin, Auth as AuthSection, ConfigError, Grpc, Links as LinksSection, Loader, Secret, Section,
+        Telemetry,
+    },
     link::Links,
 };
 use serde::{Deserialize, Serialize};
@@ -37,7 +40,9 @@ pub struct Bus(pub bus::Config);
 
 impl Section for Bus {
     fn validate(&self) -> Result<(), ConfigError> {
-        self.0.validate().map_err(|error| ConfigError::new(format!("bus.{}", error.key), error.problem))
+        self.0
+            .validate()
+            .map_err(|error| ConfigError::new(format!("bus.{}", error.key), error.problem))
     }
 }
 
@@ -127,7 +132,10 @@ pub fn databases_are_given(loader: &Loader) -> Result<bool, ConfigError> {
         loader.section::<octroi_usage::Config>("usage")?.database.url,
         loader.section::<octroi_quota::Config>("quota")?.database.url,
         loader.section::<octroi_billing::Config>("billing")?.database.url,
-        loader.section::<octroi_notification::Config>("notification")?.database.url,
+        loader
+            .section::<octroi_notification::Config>("notification")?
+            .database
+            .url,
     ]
     .iter()
     .any(Secret::is_empty))
@@ -142,7 +150,10 @@ pub fn operator_links(loader: &Loader) -> Result<Links, ConfigError> {
     let grpc: Grpc = loader.section("grpc")?;
     let mut links: LinksSection = loader.section("links")?;
     for service in Service::WITH_DATABASE {
-        links.0.entry(service.name().to_owned()).or_insert_with(|| format!("http://{}", grpc.listen));
+        links
+            .0
+            .entry(service.name().to_owned())
+            .or_insert_with(|| format!("http://{}", grpc.listen));
     }
     Links::new(&[], &links, auth(loader, &data_dir)?)
 }
@@ -154,10 +165,16 @@ mod tests {
     #[test]
     fn the_defaults_are_a_configuration_and_show_no_secret() {
         let loader = load(None).and_then(|loader| {
-            let loader = loader.or_set("quota.database.url", "postgres://octroi_quota:hunter2@localhost/octroi");
+            let loader = loader.or_set(
+                "quota.database.url",
+                "postgres://octroi_quota:hunter2@localhost/octroi",
+            );
             print(&loader)
         });
         let text = loader.expect("good defaults");
-        assert!(text.contains("[quota.database]") && text.contains("***") && !text.contains("hunter2"), "{text}");
+        assert!(
+            text.contains("[quota.database]") && text.contains("***") && !text.contains("hunter2"),
+            "{text}"
+        );
     }
 }

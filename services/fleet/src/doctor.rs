@@ -32,7 +32,10 @@ pub async fn execute(loader: &Loader) -> anyhow::Result<ExitCode> {
         let (db, migrator) = migrate::schema(loader, service).await?;
         let pending = db::pending_migrations(&db, migrator).await?;
         if !pending.is_empty() {
-            findings.push(format!("{}: migrations {pending:?} are missing; run `octroi migrate up`", service.name()));
+            findings.push(format!(
+                "{}: migrations {pending:?} are missing; run `octroi migrate up`",
+                service.name()
+            ));
             continue;
         }
         findings.extend(queues(&db, service).await?);
@@ -59,9 +62,14 @@ async fn queues(db: &Db, service: Service) -> anyhow::Result<Vec<String>> {
     .fetch_one(db.pool())
     .await?;
     if stuck > 0 {
-        findings.push(format!("{}: {stuck} events wait in the outbox for more than a minute", service.name()));
+        findings.push(format!(
+            "{}: {stuck} events wait in the outbox for more than a minute",
+            service.name()
+        ));
     }
-    let dead: i64 = sqlx::query_scalar("SELECT count(*) FROM dead_letter").fetch_one(db.pool()).await?;
+    let dead: i64 = sqlx::query_scalar("SELECT count(*) FROM dead_letter")
+        .fetch_one(db.pool())
+        .await?;
     if dead > 0 {
         findings.push(format!("{}: {dead} dead letters", service.name()));
     }
@@ -70,13 +78,23 @@ async fn queues(db: &Db, service: Service) -> anyhow::Result<Vec<String>> {
 
 async fn orphans(loader: &Loader) -> anyhow::Result<Vec<String>> {
     let (account, _) = migrate::schema(loader, Service::Account).await?;
-    let known: BTreeSet<String> = account_ids(&account, "SELECT account_id FROM account").await?.into_iter().collect();
+    let known: BTreeSet<String> = account_ids(&account, "SELECT account_id FROM account")
+        .await?
+        .into_iter()
+        .collect();
     let mut findings = Vec::new();
     for (service, statement) in ACCOUNT_COLUMNS {
         let (db, _) = migrate::schema(loader, service).await?;
-        let orphans = account_ids(&db, statement).await?.into_iter().filter(|id| !known.contains(id)).count();
+        let orphans = account_ids(&db, statement)
+            .await?
+            .into_iter()
+            .filter(|id| !known.contains(id))
+            .count();
         if orphans > 0 {
-            findings.push(format!("{}: {orphans} accounts that the account service does not have", service.name()));
+            findings.push(format!(
+                "{}: {orphans} accounts that the account service does not have",
+                service.name()
+            ));
         }
     }
     Ok(findings)

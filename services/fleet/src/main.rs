@@ -15,8 +15,11 @@ const EXIT_USAGE: u8 = 64;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let workers = std::thread::available_parallelism().map_or(2, usize::from).max(2);
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(workers).thread_name("stores").enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .thread_name("stores")
+        .enable_all()
+        .build();
     let outcome = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
         let outcome = runtime.block_on(cli::execute(cli));
         // What does not end by itself is not waited for.

@@ -65,13 +65,28 @@ async fn up(loader: &Loader, service: Service) -> anyhow::Result<()> {
 /// Where its address is missing or leads nowhere.
 pub async fn schema(loader: &Loader, service: Service) -> anyhow::Result<(Db, &'static Migrator)> {
     let (database, migrator): (DatabaseConfig, &'static Migrator) = match service {
-        Service::Account => (loader.section::<octroi_account::Config>("account")?.database, &octroi_account::MIGRATOR),
-        Service::Usage => (loader.section::<octroi_usage::Config>("usage")?.database, &octroi_usage::MIGRATOR),
-        Service::Quota => (loader.section::<octroi_quota::Config>("quota")?.database, &octroi_quota::MIGRATOR),
-        Service::Billing => (loader.section::<octroi_billing::Config>("billing")?.database, &octroi_billing::MIGRATOR),
-        Service::Notification => {
-            (loader.section::<octroi_notification::Config>("notification")?.database, &octroi_notification::MIGRATOR)
-        }
+        Service::Account => (
+            loader.section::<octroi_account::Config>("account")?.database,
+            &octroi_account::MIGRATOR,
+        ),
+        Service::Usage => (
+            loader.section::<octroi_usage::Config>("usage")?.database,
+            &octroi_usage::MIGRATOR,
+        ),
+        Service::Quota => (
+            loader.section::<octroi_quota::Config>("quota")?.database,
+            &octroi_quota::MIGRATOR,
+        ),
+        Service::Billing => (
+            loader.section::<octroi_billing::Config>("billing")?.database,
+            &octroi_billing::MIGRATOR,
+        ),
+        Service::Notification => (
+            loader
+                .section::<octroi_notification::Config>("notification")?
+                .database,
+            &octroi_notification::MIGRATOR,
+        ),
         Service::Gateway => anyhow::bail!("the gateway has no schema"),
     };
     let key = format!("{}.database.url", service.name());

@@ -48,8 +48,19 @@ pub fn context(loader: &Loader, services: &[Service], data_dir: &Path) -> anyhow
     let links = Links::new(&local, &loader.section::<LinksSection>("links")?, auth.clone())?;
     let dead_letters = Arc::new(DeadLetterTables::default());
     let topology = Topology::new(QUEUES.iter().copied())?;
-    let bus = Bus::new(&loader.section::<config::Bus>("bus")?.0, topology, dead_letters.clone())?;
-    Ok(Context { config: loader.clone(), sandbox: loader.section("sandbox")?, links, auth, bus, dead_letters })
+    let bus = Bus::new(
+        &loader.section::<config::Bus>("bus")?.0,
+        topology,
+        dead_letters.clone(),
+    )?;
+    Ok(Context {
+        config: loader.clone(),
+        sandbox: loader.section("sandbox")?,
+        links,
+        auth,
+        bus,
+        dead_letters,
+    })
 }
 
 /// Builds and starts the components.
@@ -64,11 +75,21 @@ pub async fn start(
     lifecycle: &Lifecycle,
 ) -> anyhow::Result<Running> {
     let mut components = Vec::new();
-    for service in Service::ALL.into_iter().filter(|service| services.contains(service)) {
-        components.push(build(service, context).await.with_context(|| format!("{} cannot start", service.name()))?);
+    for service in Service::ALL
+        .into_iter()
+        .filter(|service| services.contains(service))
+    {
+        components.push(
+            build(service, context)
+                .await
+                .with_context(|| format!("{} cannot start", service.name()))?,
+        );
     }
-    let settings =
-        Settings { grpc: context.config.section("grpc")?, admin: context.config.section("admin")?, migrate };
+    let settings = Settings {
+        grpc: context.config.section("grpc")?,
+        admin: context.config.section("admin")?,
+        migrate,
+    };
     run::start(components, context, &settings, telemetry, lifecycle.clone()).await
 }
 
@@ -92,8 +113,10 @@ pub fn announce(addresses: &[(&'static str, SocketAddr)], file: Option<&Path>) -
         tracing::info!(what, %address, "listening");
     }
     let Some(file) = file else { return Ok(()) };
-    let addresses: BTreeMap<&str, String> =
-        addresses.iter().map(|(what, address)| (*what, address.to_string())).collect();
+    let addresses: BTreeMap<&str, String> = addresses
+        .iter()
+        .map(|(what, address)| (*what, address.to_string()))
+        .collect();
     // Whoever waits for the file must never read half of it.
     let temporary = file.with_extension("new");
     std::fs::write(&temporary, serde_json::to_string(&addresses)?)?;

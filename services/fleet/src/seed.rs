@@ -16,7 +16,8 @@ use octroi_core::AccountId;
 use octroi_kit::{component::Context, config::Secret, convert::to_proto_time, link::Link};
 use octroi_proto::{
     billing::v1::{
-        ApplyCatalogRequest, CreateSubscriptionRequest, ListPlansRequest, billing_service_client::BillingServiceClient,
+        ApplyCatalogRequest, CreateSubscriptionRequest, ListPlansRequest,
+        billing_service_client::BillingServiceClient,
     },
     usage::v1::{TrackUsageBatchRequest, UsageEvent, usage_service_client::UsageServiceClient},
 };
@@ -59,8 +60,13 @@ pub async fn run(context: &Context, data_dir: &Path) -> anyhow::Result<SignIns> 
     if !marker.exists() {
         let now = account.now();
         subscribe(billing, now).await.context("the subscription")?;
-        usage(UsageServiceClient::new(link("usage")?), now).await.context("the use")?;
-        std::fs::write(&marker, "The demo account was filled; remove this file to fill it again.\n")?;
+        usage(UsageServiceClient::new(link("usage")?), now)
+            .await
+            .context("the use")?;
+        std::fs::write(
+            &marker,
+            "The demo account was filled; remove this file to fill it again.\n",
+        )?;
     }
     Ok(SignIns {
         demo_email: DEMO_EMAIL,
@@ -72,9 +78,19 @@ pub async fn run(context: &Context, data_dir: &Path) -> anyhow::Result<SignIns> 
 
 /// The catalog is the operator's once there is one.
 async fn apply_catalog(mut billing: BillingServiceClient<Link>) -> anyhow::Result<()> {
-    let plans = billing.list_plans(ListPlansRequest { include_private: true }).await?.into_inner().plans;
+    let plans = billing
+        .list_plans(ListPlansRequest {
+            include_private: true,
+        })
+        .await?
+        .into_inner()
+        .plans;
     if plans.is_empty() {
-        billing.apply_catalog(ApplyCatalogRequest { document: CATALOG.to_owned() }).await?;
+        billing
+            .apply_catalog(ApplyCatalogRequest {
+                document: CATALOG.to_owned(),
+            })
+            .await?;
     }
     Ok(())
 }
@@ -87,7 +103,10 @@ async fn members(account: &octroi_account::Service, password: &str) -> anyhow::R
         let seed = Seed {
             account_id: AccountId::parse(account_id)?,
             account_name: account_name.to_owned(),
-            settings: AccountSettings { zone: "Europe/Paris".to_owned(), language: Language::English },
+            settings: AccountSettings {
+                zone: "Europe/Paris".to_owned(),
+                language: Language::English,
+            },
             email: Email::parse(email)?,
             password: Secret::new(password),
             role,
@@ -129,7 +148,10 @@ async fn usage(mut usage: UsageServiceClient<Link>, now: Timestamp) -> anyhow::R
         }
     }
     for batch in events.chunks(1_000) {
-        let request = TrackUsageBatchRequest { events: batch.to_vec(), backfill: true };
+        let request = TrackUsageBatchRequest {
+            events: batch.to_vec(),
+            backfill: true,
+        };
         usage.track_usage_batch(request).await?;
     }
     Ok(())
@@ -168,7 +190,10 @@ fn password(data_dir: &Path) -> anyhow::Result<String> {
     if let Ok(password) = std::fs::read_to_string(&path) {
         return Ok(password.trim().to_owned());
     }
-    let words = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heron", "inlet", "maple", "otter", "pearl", "quartz", "river", "stone", "tidal"];
+    let words = [
+        "amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heron", "inlet", "maple", "otter",
+        "pearl", "quartz", "river", "stone", "tidal",
+    ];
     let mut bytes = [0_u8; 5];
     rand::RngCore::fill_bytes(&mut rand::rng(), &mut bytes);
     let picked: Vec<String> = bytes
@@ -176,7 +201,11 @@ fn password(data_dir: &Path) -> anyhow::Result<String> {
         .filter_map(|byte| Some(format!("{}{}", words.get(usize::from(byte % 16))?, byte / 16)))
         .collect();
     let password = picked.join("-");
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)?;
     file.write_all(password.as_bytes())?;
     Ok(password)
 }

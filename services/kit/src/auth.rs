@@ -117,6 +117,7 @@ pub const TABLE: &[(&str, &[Role])] = &[
     ("/octroi.usage.v1.UsageService/TrackUsageBatch", &[Quota, Gateway, Operator, Application]),
     ("/octroi.usage.v1.UsageService/GetUsageStats", &[Billing, Gateway, Operator, Application]),
     ("/octroi.usage.v1.UsageService/GetLedgerTotals", &[Quota, Billing, Operator]),
+    ("/octroi.usage.v1.UsageService/GetUsageEvent", &[Quota, Gateway, Operator, Application]),
     ("/octroi.usage.v1.UsageService/ListUsageEvents", &[Gateway, Operator, Application]),
     ("/octroi.usage.v1.UsageService/ApplyCatalog", &[Billing]),
     ("/octroi.billing.v1.BillingService/ApplyCatalog", &[Operator]),
@@ -154,7 +155,9 @@ pub struct Auth {
 
 impl fmt::Debug for Auth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Auth").field("callers", &self.callers.len()).finish_non_exhaustive()
+        f.debug_struct("Auth")
+            .field("callers", &self.callers.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -168,7 +171,13 @@ impl Auth {
         let callers_file = or_default(&config.callers_file, || tokens_dir.join("callers.toml"));
         let read = |key: &str, path: &Path| {
             std::fs::read_to_string(path).map_err(|error| {
-                ConfigError::new(key, format!("cannot read {}: {error}; make it with `octroi tokens mint`", path.display()))
+                ConfigError::new(
+                    key,
+                    format!(
+                        "cannot read {}: {error}; make it with `octroi tokens mint`",
+                        path.display()
+                    ),
+                )
             })
         };
         let file: CallersFile = toml::from_str(&read("auth.callers_file", &callers_file)?)
@@ -177,7 +186,10 @@ impl Auth {
         for entry in &file.caller {
             let path = tokens_dir.join(format!("{}.token", entry.name));
             if path.is_file() {
-                tokens.insert(entry.name.clone(), Secret::new(read("auth.tokens_dir", &path)?.trim()));
+                tokens.insert(
+                    entry.name.clone(),
+                    Secret::new(read("auth.tokens_dir", &path)?.trim()),
+                );
             }
         }
         let principal_key = if config.principal_secret.is_empty() {
@@ -187,7 +199,12 @@ impl Auth {
         };
         Ok(Self {
             callers: Arc::new(callers_by_hash(&file)?),
-            table: Arc::new(TABLE.iter().map(|(method, roles)| (*method, mask(roles))).collect()),
+            table: Arc::new(
+                TABLE
+                    .iter()
+                    .map(|(method, roles)| (*method, mask(roles)))
+                    .collect(),
+            ),
             tokens: Arc::new(tokens),
             principal_key: Arc::new(principal_key),
         })
@@ -199,7 +216,10 @@ impl Auth {
     /// [`ConfigError`] where this process was not given it.
     pub fn token_of(&self, caller: &str) -> Result<Secret, ConfigError> {
         self.tokens.get(caller).cloned().ok_or_else(|| {
-            ConfigError::new("auth.tokens_dir", format!("has no {caller}.token, or {caller} is not in the callers file"))
+            ConfigError::new(
+                "auth.tokens_dir",
+                format!("has no {caller}.token, or {caller} is not in the callers file"),
+            )
         })
     }
 
@@ -226,7 +246,10 @@ impl Auth {
         }
         mac.verify_slice(&hex::decode(tag).ok()?).ok()?;
         let (account, actor) = text.split_once('|')?;
-        Some(Principal { account: AccountId::parse(account).ok()?, actor: actor.to_owned() })
+        Some(Principal {
+            account: AccountId::parse(account).ok()?,
+            actor: actor.to_owned(),
+        })
     }
 
     fn mac(&self, parts: &[&[u8]]) -> [u8; 32] {
@@ -239,26 +262,41 @@ impl Auth {
     }
 
     fn authenticate(&self, request: &Request) -> Result<Arc<Caller>, Status> {
-        let unauthenticated = |message| refusal(ErrorKind::Unauthenticated, ErrorReason::TokenInvalid, message);
+        let unauthenticated =
+            |message| refusal(ErrorKind::Unauthenticated, ErrorReason::TokenInvalid, message);
         let token = request
             .headers()
             .get(http::header::AUTHORIZATION)
             .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "))
             .ok_or_else(|| unauthenticated("the call carries no service token"))?;
         let hash: [u8; 32] = Sha256::digest(token).into();
-        let caller = self.callers.get(&hash).ok_or_else(|| unauthenticated("the service token is not known"))?;
+        let caller = self
+            .callers
+            .get(&hash)
+            .ok_or_else(|| unauthenticated("the service token is not known"))?;
         let method = request.uri().path();
-        let allowed = self.table.get(method).is_some_and(|roles| roles & caller.role.bit() != 0);
+        let allowed = self
+            .table
+            .get(method)
+            .is_some_and(|roles| roles & caller.role.bit() != 0);
         if !allowed && self.table.contains_key(method) {
             let message = format!("{} may not call {method}", caller.name);
-            return Err(refusal(ErrorKind::Forbidden, ErrorReason::CallerForbidden, &message));
+            return Err(refusal(
+                ErrorKind::Forbidden,
+                ErrorReason::CallerForbidden,
+                &message,
+            ));
         }
         Ok(caller.clone())
     }
 }
 
 fn or_default(path: &Path, default: impl FnOnce() -> PathBuf) -> PathBuf {
-    if path.as_os_str().is_empty() { default() } else { path.to_owned() }
+    if path.as_os_str().is_empty() {
+        default()
+    } else {
+        path.to_owned()
+    }
 }
 
 fn mask(roles: &[Role]) -> u16 {
@@ -273,11 +311,17 @@ fn keyed(secret: &Secret) -> Hmac<Sha256> {
 fn callers_by_hash(file: &CallersFile) -> Result<HashMap<[u8; 32], Arc<Caller>>, ConfigError> {
     let mut callers = HashMap::new();
     for entry in &file.caller {
-        let caller = Arc::new(Caller { name: entry.name.clone(), role: entry.role });
+        let caller = Arc::new(Caller {
+            name: entry.name.clone(),
+            role: entry.role,
+        });
         for hash in &entry.sha256 {
             let bytes: Option<[u8; 32]> = hex::decode(hash).ok().and_then(|bytes| bytes.try_into().ok());
             let bytes = bytes.ok_or_else(|| {
-                ConfigError::new("auth.callers_file", format!("the hash of {} must be 64 hexadecimal digits", entry.name))
+                ConfigError::new(
+                    "auth.callers_file",
+                    format!("the hash of {} must be 64 hexadecimal digits", entry.name),
+                )
             })?;
             callers.insert(bytes, caller.clone());
         }
@@ -292,7 +336,11 @@ pub(crate) async fn layer(State(auth): State<Auth>, mut request: Request, next: 
         Err(status) => return status.into_http(),
     };
     if let Some(header) = request.headers().get(PRINCIPAL_HEADER) {
-        let Some(principal) = header.to_str().ok().and_then(|header| auth.verify_principal(header)) else {
+        let Some(principal) = header
+            .to_str()
+            .ok()
+            .and_then(|header| auth.verify_principal(header))
+        else {
             let message = "the principal's signature is not ours";
             return refusal(ErrorKind::Unauthenticated, ErrorReason::TokenInvalid, message).into_http();
         };
@@ -307,11 +355,13 @@ pub(crate) async fn layer(State(auth): State<Auth>, mut request: Request, next: 
 /// # Errors
 /// A status where the layer was not passed, which is a fault of ours.
 pub fn caller<T>(request: &tonic::Request<T>) -> Result<Arc<Caller>, Status> {
-    request
-        .extensions()
-        .get::<Arc<Caller>>()
-        .cloned()
-        .ok_or_else(|| refusal(ErrorKind::Internal, ErrorReason::Internal, "the call has no caller"))
+    request.extensions().get::<Arc<Caller>>().cloned().ok_or_else(|| {
+        refusal(
+            ErrorKind::Internal,
+            ErrorReason::Internal,
+            "the call has no caller",
+        )
+    })
 }
 
 /// The end user for whom this call is made, where there is one.
@@ -326,9 +376,7 @@ pub fn principal<T>(request: &tonic::Request<T>) -> Option<Arc<Principal>> {
 /// PERMISSION_DENIED with PRINCIPAL_MISMATCH.
 pub fn check_principal<T>(request: &tonic::Request<T>, account_id: &str) -> Result<(), Status> {
     match principal(request) {
-        Some(principal) if principal.account.as_str() != account_id => {
-            Err(principal_mismatch())
-        }
+        Some(principal) if principal.account.as_str() != account_id => Err(principal_mismatch()),
         _ => Ok(()),
     }
 }
@@ -351,7 +399,11 @@ pub fn mint(dir: &Path) -> std::io::Result<()> {
     for (name, role) in STANDARD_CALLERS {
         let token = read_or_make(&dir.join(format!("{name}.token")))?;
         let sha256 = vec![hex::encode(Sha256::digest(token.as_bytes()))];
-        file.caller.push(CallerEntry { name: name.to_owned(), role, sha256 });
+        file.caller.push(CallerEntry {
+            name: name.to_owned(),
+            role,
+            sha256,
+        });
     }
     read_or_make(&dir.join("principal.secret"))?;
     let callers = dir.join("callers.toml");
@@ -377,8 +429,12 @@ fn read_or_make(path: &Path) -> std::io::Result<String> {
 fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
     use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
     let temporary = path.with_extension("new");
-    let mut file =
-        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     std::fs::rename(temporary, path)
@@ -411,12 +467,18 @@ mod tests {
 
     #[test]
     fn every_method_of_the_contracts_is_in_the_table() {
-        let set = prost_types::FileDescriptorSet::decode(octroi_proto::FILE_DESCRIPTOR_SET).expect("descriptors");
+        let set =
+            prost_types::FileDescriptorSet::decode(octroi_proto::FILE_DESCRIPTOR_SET).expect("descriptors");
         let mut methods = Vec::new();
         for file in &set.file {
             for service in &file.service {
                 for method in &service.method {
-                    methods.push(format!("/{}.{}/{}", file.package(), service.name(), method.name()));
+                    methods.push(format!(
+                        "/{}.{}/{}",
+                        file.package(),
+                        service.name(),
+                        method.name()
+                    ));
                 }
             }
         }
@@ -435,15 +497,24 @@ mod tests {
                 let answer = call(&auth, method, Some(token.expose()));
                 assert_eq!(answer.is_ok(), roles.contains(&role), "{name} calls {method}");
             }
-            assert_eq!(call(&auth, method, None).expect_err("no token").code(), tonic::Code::Unauthenticated);
-            assert_eq!(call(&auth, method, Some("guess")).expect_err("bad token").code(), tonic::Code::Unauthenticated);
+            assert_eq!(
+                call(&auth, method, None).expect_err("no token").code(),
+                tonic::Code::Unauthenticated
+            );
+            assert_eq!(
+                call(&auth, method, Some("guess")).expect_err("bad token").code(),
+                tonic::Code::Unauthenticated
+            );
         }
     }
 
     #[test]
     fn a_principal_cannot_be_forged() {
         let auth = auth("principal");
-        let principal = Principal { account: AccountId::parse("acme").expect("an id"), actor: "member-1".into() };
+        let principal = Principal {
+            account: AccountId::parse("acme").expect("an id"),
+            actor: "member-1".into(),
+        };
         let header = auth.sign_principal(&principal);
         assert_eq!(auth.verify_principal(&header), Some(principal));
         assert_eq!(auth.verify_principal(&header.replace("acme", "evil")), None);

@@ -33,13 +33,18 @@ impl Task {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        Self { name, work: Box::new(move |stop| Box::pin(work(stop))) }
+        Self {
+            name,
+            work: Box::new(move |stop| Box::pin(work(stop))),
+        }
     }
 }
 
 impl std::fmt::Debug for Task {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Task").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Task")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -60,13 +65,18 @@ impl Probe {
     where
         F: Future<Output = Result<(), String>> + Send + 'static,
     {
-        Self { name, check: Arc::new(move || Box::pin(check())) }
+        Self {
+            name,
+            check: Arc::new(move || Box::pin(check())),
+        }
     }
 }
 
 impl std::fmt::Debug for Probe {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Probe").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Probe")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -122,9 +132,12 @@ impl Component {
         context.dead_letters.add(self.name, db.clone());
         self.schema = Some((db.clone(), migrator));
         let clock = db.clone();
-        self.tasks.push(Task::new("clock", move |stop| clock.keep_time(stop)));
+        self.tasks
+            .push(Task::new("clock", move |stop| clock.keep_time(stop)));
         let (relay, bus, wake) = (db.clone(), context.bus.clone(), wake.clone());
-        self.tasks.push(Task::new("outbox", move |stop| crate::outbox::relay(relay, bus, wake, stop)));
+        self.tasks.push(Task::new("outbox", move |stop| {
+            crate::outbox::relay(relay, bus, wake, stop)
+        }));
         let probe = db.clone();
         self.probes.push(Probe::new("database", move || {
             let db = probe.clone();
@@ -133,7 +146,13 @@ impl Component {
         let bus = context.bus.clone();
         self.probes.push(Probe::new("bus", move || {
             let ready = bus.is_ready();
-            async move { if ready { Ok(()) } else { Err("the bus is away".to_owned()) } }
+            async move {
+                if ready {
+                    Ok(())
+                } else {
+                    Err("the bus is away".to_owned())
+                }
+            }
         }));
         self
     }
@@ -160,6 +179,8 @@ pub struct Context {
 
 impl std::fmt::Debug for Context {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Context").field("sandbox", &self.sandbox).finish_non_exhaustive()
+        f.debug_struct("Context")
+            .field("sandbox", &self.sandbox)
+            .finish_non_exhaustive()
     }
 }

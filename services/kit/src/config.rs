@@ -82,13 +82,21 @@ impl ConfigError {
     pub fn new(key: impl Into<String>, problem: impl Into<String>) -> Self {
         let key = key.into();
         let origin = format!("set {}", variable_of(&key));
-        Self { key, problem: problem.into(), origin }
+        Self {
+            key,
+            problem: problem.into(),
+            origin,
+        }
     }
 
     /// What figment found wrong in the section at `section`; an empty one is the whole.
     fn of_section(section: &str, error: figment::Error) -> Self {
         let Some(error) = error.into_iter().next() else {
-            return Self { key: section.to_owned(), problem: "unreadable".into(), origin: String::new() };
+            return Self {
+                key: section.to_owned(),
+                problem: "unreadable".into(),
+                origin: String::new(),
+            };
         };
         // figment puts the section's own path behind that of the key within it.
         let mut path = error.path.clone();
@@ -103,7 +111,11 @@ impl ConfigError {
         }
         let key = path.join(".");
         let origin = origin_of(&key, error.metadata.as_ref());
-        Self { key, problem: error.kind.to_string(), origin }
+        Self {
+            key,
+            problem: error.kind.to_string(),
+            origin,
+        }
     }
 }
 
@@ -157,7 +169,11 @@ impl Loader {
             let origin = origin_of(unknown, figment.find_metadata(unknown));
             let known: Vec<&str> = known.keys().map(String::as_str).collect();
             let problem = format!("no such key; the top-level keys are {}", known.join(", "));
-            return Err(ConfigError { key: unknown.clone(), problem, origin });
+            return Err(ConfigError {
+                key: unknown.clone(),
+                problem,
+                origin,
+            });
         }
         Ok(Self { figment })
     }
@@ -169,7 +185,9 @@ impl Loader {
         if given.is_ok_and(|given| !given.is_empty()) {
             return self.clone();
         }
-        Self { figment: self.figment.clone().merge((path, value)) }
+        Self {
+            figment: self.figment.clone().merge((path, value)),
+        }
     }
 
     /// Takes and validates one section.
@@ -177,7 +195,10 @@ impl Loader {
     /// # Errors
     /// [`ConfigError`] for an unknown key, a wrong type or a broken rule.
     pub fn section<T: Section>(&self, path: &str) -> Result<T, ConfigError> {
-        let section: T = self.figment.extract_inner(path).map_err(|error| ConfigError::of_section(path, error))?;
+        let section: T = self
+            .figment
+            .extract_inner(path)
+            .map_err(|error| ConfigError::of_section(path, error))?;
         section.validate()?;
         Ok(section)
     }
@@ -252,7 +273,10 @@ pub struct Auth {
 impl Section for Auth {
     fn validate(&self) -> Result<(), ConfigError> {
         if !self.principal_secret.is_empty() && self.principal_secret.expose().len() < 32 {
-            return Err(ConfigError::new("auth.principal_secret", "must have at least 32 characters"));
+            return Err(ConfigError::new(
+                "auth.principal_secret",
+                "must have at least 32 characters",
+            ));
         }
         Ok(())
     }
@@ -316,7 +340,9 @@ mod tests {
     #[test]
     fn a_file_overrides_defaults() {
         let path = file("good", "[grpc]\nreflection = false\n");
-        let grpc: Grpc = Loader::new(&[DEFAULTS], Some(&path)).and_then(|l| l.section("grpc")).expect("a good file");
+        let grpc: Grpc = Loader::new(&[DEFAULTS], Some(&path))
+            .and_then(|l| l.section("grpc"))
+            .expect("a good file");
         assert!(!grpc.reflection);
         assert_eq!(grpc.concurrency_max, 10);
     }
@@ -326,8 +352,16 @@ mod tests {
         for (name, text, key) in [
             ("unknown-top", "[grcp]\nlisten = \"127.0.0.1:1\"\n", "grcp"),
             ("unknown-inner", "[grpc]\nlisen = \"127.0.0.1:1\"\n", "grpc.lisen"),
-            ("wrong-type", "[grpc]\nreflection = \"maybe\"\n", "grpc.reflection"),
-            ("broken-rule", "[grpc]\nconcurrency_max = 0\n", "grpc.concurrency_max"),
+            (
+                "wrong-type",
+                "[grpc]\nreflection = \"maybe\"\n",
+                "grpc.reflection",
+            ),
+            (
+                "broken-rule",
+                "[grpc]\nconcurrency_max = 0\n",
+                "grpc.concurrency_max",
+            ),
         ] {
             let path = file(name, text);
             let error = Loader::new(&[DEFAULTS], Some(&path))

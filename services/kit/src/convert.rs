@@ -2,16 +2,21 @@
 
 use jiff::Timestamp;
 use octroi_core::{
-    Aggregation, Entitlements, FeaturePlans, FeatureSlug, Limit, LimitMode, Metric, MetricKind, MetricSlug, Period,
-    PlanSlug, Stage, Units, UnreachablePolicy, Violations,
-    entitlement::DEFAULT_THRESHOLDS,
+    Aggregation, Entitlements, FeaturePlans, FeatureSlug, Limit, LimitMode, Metric, MetricKind, MetricSlug,
+    Period, PlanSlug, Stage, Units, UnreachablePolicy, Violations, entitlement::DEFAULT_THRESHOLDS,
 };
 use octroi_proto::common::v1 as proto;
 
 /// An instant; none and a violation where it lies outside the years 1 to 9999.
-pub fn from_proto_time(field: &str, time: &prost_types::Timestamp, violations: &mut Violations) -> Option<Timestamp> {
+pub fn from_proto_time(
+    field: &str,
+    time: &prost_types::Timestamp,
+    violations: &mut Violations,
+) -> Option<Timestamp> {
     let whole = (0..1_000_000_000).contains(&time.nanos) && time.seconds >= -62_135_596_800;
-    let at = whole.then(|| Timestamp::new(time.seconds, time.nanos).ok()).flatten();
+    let at = whole
+        .then(|| Timestamp::new(time.seconds, time.nanos).ok())
+        .flatten();
     if at.is_none() {
         violations.add(field, "must be an instant of the years 1 to 9999");
     }
@@ -77,9 +82,14 @@ const ONE_OF: &str = "must be one of the named values";
 /// A metric of the catalog.
 pub fn from_proto_metric(field: &str, metric: &proto::Metric, violations: &mut Violations) -> Option<Metric> {
     let slug = violations.take(format!("{field}.slug"), MetricSlug::parse(&metric.slug));
-    let kind = violations.take(format!("{field}.kind"), from_proto_metric_kind(metric.kind).ok_or(ONE_OF));
-    let aggregation =
-        violations.take(format!("{field}.aggregation"), from_proto_aggregation(metric.aggregation).ok_or(ONE_OF));
+    let kind = violations.take(
+        format!("{field}.kind"),
+        from_proto_metric_kind(metric.kind).ok_or(ONE_OF),
+    );
+    let aggregation = violations.take(
+        format!("{field}.aggregation"),
+        from_proto_aggregation(metric.aggregation).ok_or(ONE_OF),
+    );
     Some(Metric {
         slug: slug?,
         kind: kind?,
@@ -108,16 +118,25 @@ pub fn to_proto_metric(metric: &Metric) -> proto::Metric {
 /// A limit.
 pub fn from_proto_limit(field: &str, limit: &proto::Limit, violations: &mut Violations) -> Option<Limit> {
     let metric = violations.take(format!("{field}.metric"), MetricSlug::parse(&limit.metric));
-    let period = violations.take(format!("{field}.period"), from_proto_period(limit.period).ok_or(ONE_OF));
+    let period = violations.take(
+        format!("{field}.period"),
+        from_proto_period(limit.period).ok_or(ONE_OF),
+    );
     let amount = violations.take(format!("{field}.amount"), Units::new(limit.amount));
     let mode = violations.take(format!("{field}.mode"), from_proto_mode(limit.mode).ok_or(ONE_OF));
-    let ceiling = violations.take(format!("{field}.ceiling"), limit.ceiling.map(Units::new).transpose());
+    let ceiling = violations.take(
+        format!("{field}.ceiling"),
+        limit.ceiling.map(Units::new).transpose(),
+    );
     let mut thresholds = limit.thresholds.clone();
     if thresholds.is_empty() {
         thresholds = DEFAULT_THRESHOLDS.to_vec();
     }
     if thresholds.len() > 10 || thresholds.iter().any(|percent| !(1..=1000).contains(percent)) {
-        violations.add(format!("{field}.thresholds"), "must be up to 10 shares of 1 to 1000 percent");
+        violations.add(
+            format!("{field}.thresholds"),
+            "must be up to 10 shares of 1 to 1000 percent",
+        );
     }
     thresholds.sort_unstable();
     thresholds.dedup();
@@ -155,7 +174,11 @@ pub fn from_proto_entitlements(
     let plan = violations.take(format!("{field}.plan"), PlanSlug::parse(&entitlements.plan));
     let mut limits = Vec::with_capacity(entitlements.limits.len());
     for (index, limit) in entitlements.limits.iter().enumerate() {
-        limits.extend(from_proto_limit(&format!("{field}.limits[{index}]"), limit, violations));
+        limits.extend(from_proto_limit(
+            &format!("{field}.limits[{index}]"),
+            limit,
+            violations,
+        ));
     }
     let mut features = Vec::with_capacity(entitlements.features.len());
     for (index, feature) in entitlements.features.iter().enumerate() {
@@ -164,9 +187,17 @@ pub fn from_proto_entitlements(
     let mut named: Vec<_> = limits.iter().map(|limit| (&limit.metric, limit.period)).collect();
     named.sort_unstable();
     if named.windows(2).any(|pair| matches!(pair, [a, b] if a == b)) {
-        violations.add(format!("{field}.limits"), "must name a metric and period at most once");
+        violations.add(
+            format!("{field}.limits"),
+            "must name a metric and period at most once",
+        );
     }
-    Some(Entitlements { plan: plan?, plan_version: entitlements.plan_version, limits, features })
+    Some(Entitlements {
+        plan: plan?,
+        plan_version: entitlements.plan_version,
+        limits,
+        features,
+    })
 }
 
 /// What a plan entitles to, on the wire.
@@ -200,7 +231,10 @@ pub fn from_proto_feature_plans(
     for (index, plan) in feature.plans.iter().enumerate() {
         plans.extend(violations.take(format!("{field}.plans[{index}]"), PlanSlug::parse(plan)));
     }
-    Some(FeaturePlans { feature: slug?, plans })
+    Some(FeaturePlans {
+        feature: slug?,
+        plans,
+    })
 }
 
 #[cfg(test)]
@@ -209,14 +243,25 @@ mod tests {
 
     #[test]
     fn instants_survive_the_wire_before_and_after_1970() {
-        for text in ["2026-01-31T23:59:59.999999Z", "1969-12-31T23:59:59.5Z", "0001-01-01T00:00:00Z"] {
+        for text in [
+            "2026-01-31T23:59:59.999999Z",
+            "1969-12-31T23:59:59.5Z",
+            "0001-01-01T00:00:00Z",
+        ] {
             let at: Timestamp = text.parse().expect("an instant");
             let mut violations = Violations::default();
-            assert_eq!(from_proto_time("t", &to_proto_time(at), &mut violations), Some(at), "{violations}");
+            assert_eq!(
+                from_proto_time("t", &to_proto_time(at), &mut violations),
+                Some(at),
+                "{violations}"
+            );
         }
         for (seconds, nanos) in [(i64::MAX, 0), (0, -1), (0, 1_000_000_000), (-62_135_596_801, 0)] {
             let mut violations = Violations::default();
-            assert_eq!(from_proto_time("t", &prost_types::Timestamp { seconds, nanos }, &mut violations), None);
+            assert_eq!(
+                from_proto_time("t", &prost_types::Timestamp { seconds, nanos }, &mut violations),
+                None
+            );
             assert_eq!(violations.first_field(), Some("t"));
         }
     }
@@ -241,7 +286,10 @@ mod tests {
         let mut violations = Violations::default();
         let read = from_proto_entitlements("e", &wire, &mut violations).expect("good entitlements");
         assert_eq!(to_proto_entitlements(&read), wire);
-        let twice = proto::Entitlements { limits: vec![limit.clone(), limit], ..wire };
+        let twice = proto::Entitlements {
+            limits: vec![limit.clone(), limit],
+            ..wire
+        };
         let _ = from_proto_entitlements("e", &twice, &mut violations);
         assert_eq!(violations.first_field(), Some("e.limits"));
     }

@@ -41,7 +41,10 @@ impl DatabaseConfig {
     /// [`ConfigError`] that names the key below `service`.
     pub fn validate(&self, service: &str) -> Result<(), ConfigError> {
         if !(2..=500).contains(&self.connections_max) {
-            return Err(ConfigError::new(format!("{service}.database.connections_max"), "must be 2 to 500"));
+            return Err(ConfigError::new(
+                format!("{service}.database.connections_max"),
+                "must be 2 to 500",
+            ));
         }
         Ok(())
     }
@@ -99,14 +102,20 @@ pub enum DatabaseError {
 impl From<sqlx::Error> for DatabaseError {
     fn from(error: sqlx::Error) -> Self {
         match &error {
-            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
-                Self::Unavailable(error)
-            }
+            sqlx::Error::Io(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed => Self::Unavailable(error),
             sqlx::Error::Database(database) => match database.code().as_deref() {
                 // Serialization, deadlock, lock and statement timeouts.
                 Some("40001" | "40P01" | "55P03" | "57014") => Self::Busy(error),
                 // Connection exceptions, shutdowns, too many connections, idle transactions ended.
-                Some(code) if code.starts_with("08") || code.starts_with("57P") || code == "53300" || code == "25P03" => {
+                Some(code)
+                    if code.starts_with("08")
+                        || code.starts_with("57P")
+                        || code == "53300"
+                        || code == "25P03" =>
+                {
                     Self::Unavailable(error)
                 }
                 _ => Self::Statement(error),
@@ -120,7 +129,9 @@ impl ServiceError for DatabaseError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Unavailable(_) | Self::Busy(_) => ErrorKind::Unavailable,
-            Self::RowsAffected { .. } | Self::Corrupt { .. } | Self::Statement(_) | Self::Aborted => ErrorKind::Internal,
+            Self::RowsAffected { .. } | Self::Corrupt { .. } | Self::Statement(_) | Self::Aborted => {
+                ErrorKind::Internal
+            }
         }
     }
 
@@ -141,7 +152,11 @@ impl ServiceError for DatabaseError {
 /// # Errors
 /// [`DatabaseError::RowsAffected`].
 pub fn expect_rows(expected: u64, actual: u64) -> Result<(), DatabaseError> {
-    if expected == actual { Ok(()) } else { Err(DatabaseError::RowsAffected { expected, actual }) }
+    if expected == actual {
+        Ok(())
+    } else {
+        Err(DatabaseError::RowsAffected { expected, actual })
+    }
 }
 
 /// A time as sqlx takes it. The store is the only room that needs it.
@@ -170,7 +185,11 @@ impl Db {
     ///
     /// # Errors
     /// [`DatabaseError`] where it cannot be reached; the first connection is tried for 10 s.
-    pub async fn connect(config: &DatabaseConfig, service: &'static str, sandbox: bool) -> Result<Self, DatabaseError> {
+    pub async fn connect(
+        config: &DatabaseConfig,
+        service: &'static str,
+        sandbox: bool,
+    ) -> Result<Self, DatabaseError> {
         let options = connect_options(config, service)?;
         let pool = PgPoolOptions::new()
             .max_connections(config.connections_max)
@@ -185,8 +204,16 @@ impl Db {
             })
             .connect_lazy_with(options);
         let now = first_time(&pool).await?;
-        let clock = if sandbox { Clock::test(now) } else { Clock::database(now) };
-        Ok(Self { pool, runtime: Handle::current(), clock })
+        let clock = if sandbox {
+            Clock::test(now)
+        } else {
+            Clock::database(now)
+        };
+        Ok(Self {
+            pool,
+            runtime: Handle::current(),
+            clock,
+        })
     }
 
     /// The clock that follows this database's primary.
@@ -237,7 +264,9 @@ impl Db {
     /// [`DatabaseError`] where it does not.
     pub async fn ping(&self) -> Result<(), DatabaseError> {
         let pool = self.pool.clone();
-        let ping = self.runtime.spawn(async move { sqlx::query("SELECT 1").execute(&pool).await });
+        let ping = self
+            .runtime
+            .spawn(async move { sqlx::query("SELECT 1").execute(&pool).await });
         ping.await.map_err(|_| DatabaseError::Aborted)??;
         Ok(())
     }
@@ -292,9 +321,13 @@ async fn first_time(pool: &PgPool) -> Result<Timestamp, DatabaseError> {
 /// The primary's time. A standby is refused: no decision is made on a copy.
 async fn time_of(pool: &PgPool) -> Result<Timestamp, DatabaseError> {
     let (now, standby): (OffsetDateTime, bool) =
-        sqlx::query_as("SELECT clock_timestamp(), pg_is_in_recovery()").fetch_one(pool).await?;
+        sqlx::query_as("SELECT clock_timestamp(), pg_is_in_recovery()")
+            .fetch_one(pool)
+            .await?;
     if standby {
-        return Err(DatabaseError::Unavailable(sqlx::Error::Protocol("the address leads to a standby".into())));
+        return Err(DatabaseError::Unavailable(sqlx::Error::Protocol(
+            "the address leads to a standby".into(),
+        )));
     }
     Ok(from_sql(now))
 }
@@ -328,16 +361,21 @@ pub async fn migrate_down(db: &Db, migrator: &Migrator, target: i64) -> Result<(
 /// # Errors
 /// [`DatabaseError`] where it cannot be asked.
 pub async fn pending_migrations(db: &Db, migrator: &Migrator) -> Result<Vec<i64>, DatabaseError> {
-    let exists: bool =
-        sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL").fetch_one(&db.pool).await?;
+    let exists: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
+        .fetch_one(&db.pool)
+        .await?;
     let applied: Vec<i64> = if exists {
-        sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success").fetch_all(&db.pool).await?
+        sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success")
+            .fetch_all(&db.pool)
+            .await?
     } else {
         Vec::new()
     };
     Ok(migrator
         .iter()
-        .filter(|migration| migration.migration_type.is_up_migration() && !applied.contains(&migration.version))
+        .filter(|migration| {
+            migration.migration_type.is_up_migration() && !applied.contains(&migration.version)
+        })
         .map(|migration| migration.version)
         .collect())
 }

@@ -87,7 +87,10 @@ impl Directory {
     /// A directory over a link to the account service.
     #[must_use]
     pub fn new(account: Link) -> Self {
-        Self { client: AccountServiceClient::new(account), known: Arc::default() }
+        Self {
+            client: AccountServiceClient::new(account),
+            known: Arc::default(),
+        }
     }
 
     /// The account, where it exists and is open.
@@ -98,7 +101,9 @@ impl Directory {
         if let Some(known) = self.recall(account) {
             return Ok(known);
         }
-        let request = GetAccountRequest { account_id: account.to_string() };
+        let request = GetAccountRequest {
+            account_id: account.to_string(),
+        };
         let answer = match self.client.clone().get_account(request).await {
             Ok(answer) => answer.into_inner().account.unwrap_or_default(),
             Err(status) => {

@@ -54,8 +54,16 @@ async fn observe_layer(request: Request, next: Next) -> Response {
     let method = request.uri().path().to_owned();
     let start = Instant::now();
     let response = if telemetry::tracing_on() {
-        let span = tracing::info_span!("grpc", otel.name = method, otel.kind = "server", rpc.method = method);
-        let parent = request.headers().get(telemetry::TRACEPARENT).and_then(|value| value.to_str().ok());
+        let span = tracing::info_span!(
+            "grpc",
+            otel.name = method,
+            otel.kind = "server",
+            rpc.method = method
+        );
+        let parent = request
+            .headers()
+            .get(telemetry::TRACEPARENT)
+            .and_then(|value| value.to_str().ok());
         telemetry::set_parent(&span, parent);
         next.run(request).instrument(span).await
     } else {
@@ -87,20 +95,36 @@ fn typed(status: &Status) -> Status {
             let limit = "the message is larger than this method accepts";
             refusal(ErrorKind::OverLimit, ErrorReason::BodyTooLarge, limit)
         }
-        Code::Internal if message.contains("decode") => {
-            refusal(ErrorKind::Invalid, ErrorReason::BodyMalformed, "the message is not what the contract says")
-        }
-        Code::Unimplemented if message.contains("ompress") => {
-            refusal(ErrorKind::Invalid, ErrorReason::BodyMalformed, "compressed messages are not accepted")
-        }
+        Code::Internal if message.contains("decode") => refusal(
+            ErrorKind::Invalid,
+            ErrorReason::BodyMalformed,
+            "the message is not what the contract says",
+        ),
+        Code::Unimplemented if message.contains("ompress") => refusal(
+            ErrorKind::Invalid,
+            ErrorReason::BodyMalformed,
+            "compressed messages are not accepted",
+        ),
         Code::Unimplemented => {
-            let status = refusal(ErrorKind::NotFound, ErrorReason::MethodNotFound, "there is no such method here");
-            Status::with_details(Code::Unimplemented, status.message(), status.details().to_vec().into())
+            let status = refusal(
+                ErrorKind::NotFound,
+                ErrorReason::MethodNotFound,
+                "there is no such method here",
+            );
+            Status::with_details(
+                Code::Unimplemented,
+                status.message(),
+                status.details().to_vec().into(),
+            )
         }
         Code::Cancelled | Code::DeadlineExceeded => deadline_passed(),
         _ => {
             tracing::error!(grpc.code = ?status.code(), error = message, "a call failed without a reason");
-            refusal(ErrorKind::Internal, ErrorReason::Internal, "an internal fault; the log has it")
+            refusal(
+                ErrorKind::Internal,
+                ErrorReason::Internal,
+                "an internal fault; the log has it",
+            )
         }
     }
 }
@@ -115,7 +139,10 @@ async fn shed_layer(State(permits): State<Arc<Semaphore>>, request: Request, nex
 }
 
 async fn deadline_layer(State(default): State<Duration>, request: Request, next: Next) -> Response {
-    let asked = request.headers().get("grpc-timeout").and_then(|value| parse_timeout(value.to_str().ok()?));
+    let asked = request
+        .headers()
+        .get("grpc-timeout")
+        .and_then(|value| parse_timeout(value.to_str().ok()?));
     let timeout = asked.map_or(default, |asked| asked.min(default));
     match tokio::time::timeout(timeout, next.run(request)).await {
         Ok(response) => response,
@@ -124,7 +151,11 @@ async fn deadline_layer(State(default): State<Duration>, request: Request, next:
 }
 
 fn deadline_passed() -> Status {
-    refusal(ErrorKind::Timeout, ErrorReason::DeadlinePassed, "the call did not end within its deadline")
+    refusal(
+        ErrorKind::Timeout,
+        ErrorReason::DeadlinePassed,
+        "the call did not end within its deadline",
+    )
 }
 
 /// Reads a `grpc-timeout` as the gRPC protocol writes it: at most 8 digits and a unit.
@@ -169,11 +200,15 @@ pub fn serve(
     let mut threads = Vec::new();
     for (core, listener) in listeners.into_iter().enumerate() {
         let (routes, stop) = (routes.clone(), stop.clone());
-        threads.push(std::thread::Builder::new().name(format!("grpc-{core}")).spawn(move || {
-            if let Err(error) = serve_on_this_thread(listener, routes, stop) {
-                tracing::error!(error = %error, "a gRPC thread ended");
-            }
-        })?);
+        threads.push(
+            std::thread::Builder::new()
+                .name(format!("grpc-{core}"))
+                .spawn(move || {
+                    if let Err(error) = serve_on_this_thread(listener, routes, stop) {
+                        tracing::error!(error = %error, "a gRPC thread ended");
+                    }
+                })?,
+        );
     }
     Ok((address, threads))
 }
@@ -183,11 +218,16 @@ fn serve_on_this_thread(
     routes: Routes,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async move {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
-        server().add_routes(routes).serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await?;
+        server()
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
+            .await?;
         Ok(())
     })
 }
@@ -248,8 +288,14 @@ mod tests {
     #[test]
     fn what_tonic_refuses_gets_a_reason() {
         for (status, reason) in [
-            (Status::out_of_range("Error, decoded message length too large: found 5 bytes"), "BODY_TOO_LARGE"),
-            (Status::internal("failed to decode Protobuf message: invalid tag"), "BODY_MALFORMED"),
+            (
+                Status::out_of_range("Error, decoded message length too large: found 5 bytes"),
+                "BODY_TOO_LARGE",
+            ),
+            (
+                Status::internal("failed to decode Protobuf message: invalid tag"),
+                "BODY_MALFORMED",
+            ),
             (Status::unimplemented(""), "METHOD_NOT_FOUND"),
         ] {
             let reason_found = crate::status::reason_of(&typed(&status)).map(ErrorReason::name);

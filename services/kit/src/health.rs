@@ -30,7 +30,10 @@ impl Health {
     #[must_use]
     pub fn failing(&self) -> Vec<String> {
         let failing = self.failing.read().unwrap_or_else(PoisonError::into_inner);
-        failing.iter().map(|(probe, problem)| format!("{probe}: {problem}")).collect()
+        failing
+            .iter()
+            .map(|(probe, problem)| format!("{probe}: {problem}"))
+            .collect()
     }
 
     fn set(&self, probe: String, problem: Option<String>) {
@@ -44,7 +47,10 @@ impl Health {
     /// Notes that nobody has asked yet.
     pub(crate) fn begin(&self, component: &str, probes: &[Probe]) {
         for probe in probes {
-            self.set(format!("{component}/{}", probe.name), Some("not asked yet".into()));
+            self.set(
+                format!("{component}/{}", probe.name),
+                Some("not asked yet".into()),
+            );
         }
         self.set("process".into(), Some("starting".into()));
     }
@@ -84,7 +90,11 @@ impl Health {
 }
 
 async fn report(reporter: &HealthReporter, service_name: Option<&'static str>, serving: bool) {
-    let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+    let status = if serving {
+        ServingStatus::Serving
+    } else {
+        ServingStatus::NotServing
+    };
     if let Some(name) = service_name {
         reporter.set_service_status(name, status).await;
     }

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::{
     bus::{BoxError, DeadLetter, DeadLetters, HandleError, Handler, Message, Queue},
-    db::{Db, DatabaseError, Scope, to_sql},
+    db::{DatabaseError, Db, Scope, to_sql},
     outbox::Wake,
     telemetry,
 };
@@ -33,7 +33,9 @@ pub struct Consumer {
 
 impl std::fmt::Debug for Consumer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Consumer").field("queue", &self.queue).finish_non_exhaustive()
+        f.debug_struct("Consumer")
+            .field("queue", &self.queue)
+            .finish_non_exhaustive()
     }
 }
 
@@ -54,7 +56,10 @@ where
         let span = span(&queue, &message);
         let work = async move {
             let event = M::decode(message.payload.clone()).map_err(HandleError::poison)?;
-            take_once(&db, queue.name, message.id, move |connection| handle(connection, event)).await?;
+            take_once(&db, queue.name, message.id, move |connection| {
+                handle(connection, event)
+            })
+            .await?;
             wake.wake();
             Ok(())
         };
@@ -96,7 +101,8 @@ where
     E: ServiceError + From<DatabaseError> + Send + Sync + 'static,
     Prepare: Fn(M) -> Prepared + Clone + Send + Sync + 'static,
     Prepared: Future<Output = Result<P, E>> + Send,
-    Handle: for<'c> Fn(&'c mut PgConnection, P) -> BoxFuture<'c, Result<T, E>> + Clone + Send + Sync + 'static,
+    Handle:
+        for<'c> Fn(&'c mut PgConnection, P) -> BoxFuture<'c, Result<T, E>> + Clone + Send + Sync + 'static,
     After: Fn(T) -> Told + Clone + Send + Sync + 'static,
     Told: Future<Output = Result<(), E>> + Send,
 {
@@ -108,8 +114,10 @@ where
         let work = async move {
             let event = M::decode(message.payload.clone()).map_err(HandleError::poison)?;
             let prepared = prepare(event).await.map_err(verdict)?;
-            let told =
-                take_once(&db, queue.name, message.id, move |connection| handle(connection, prepared)).await?;
+            let told = take_once(&db, queue.name, message.id, move |connection| {
+                handle(connection, prepared)
+            })
+            .await?;
             wake.wake();
             match told {
                 Some(told) => after(told).await.map_err(verdict),
@@ -123,15 +131,22 @@ where
 
 fn verdict<E: ServiceError + Send + Sync + 'static>(error: E) -> HandleError {
     match error.kind() {
-        ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Conflict | ErrorKind::Internal | ErrorKind::OverLimit => {
-            HandleError::retry(error)
-        }
+        ErrorKind::Unavailable
+        | ErrorKind::Timeout
+        | ErrorKind::Conflict
+        | ErrorKind::Internal
+        | ErrorKind::OverLimit => HandleError::retry(error),
         _ => HandleError::poison(error),
     }
 }
 
 /// Does `work` unless this consumer did it for this message before; none says that it did.
-async fn take_once<T, E, F>(db: &Db, consumer: &'static str, id: Uuid, work: F) -> Result<Option<T>, HandleError>
+async fn take_once<T, E, F>(
+    db: &Db,
+    consumer: &'static str,
+    id: Uuid,
+    work: F,
+) -> Result<Option<T>, HandleError>
 where
     T: Send + 'static,
     E: ServiceError + From<DatabaseError> + Send + Sync + 'static,
@@ -141,7 +156,11 @@ where
         .transaction(Scope::AllAccounts, move |connection| {
             Box::pin(async move {
                 let first = mark(connection, consumer, id).await?;
-                if first { work(connection).await.map(Some) } else { Ok(None) }
+                if first {
+                    work(connection).await.map(Some)
+                } else {
+                    Ok(None)
+                }
             })
         })
         .await;
@@ -166,19 +185,28 @@ pub struct DeadLetterTables {
 impl DeadLetterTables {
     /// Dead letters of queues of `service` go to `db`.
     pub fn add(&self, service: &'static str, db: Db) {
-        self.databases.write().unwrap_or_else(PoisonError::into_inner).insert(service, db);
+        self.databases
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(service, db);
     }
 
     fn database_of(&self, queue: &str) -> Option<Db> {
         let service = queue.split('.').next()?;
-        self.databases.read().unwrap_or_else(PoisonError::into_inner).get(service).cloned()
+        self.databases
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(service)
+            .cloned()
     }
 }
 
 impl DeadLetters for DeadLetterTables {
     fn keep(&self, letter: DeadLetter) -> BoxFuture<'_, Result<(), BoxError>> {
         Box::pin(async move {
-            let db = self.database_of(letter.queue).ok_or("no database for the dead letters of this queue")?;
+            let db = self
+                .database_of(letter.queue)
+                .ok_or("no database for the dead letters of this queue")?;
             db.transaction(Scope::AllAccounts, move |connection| {
                 Box::pin(async move { insert_dead_letter(connection, letter).await })
             })

@@ -56,7 +56,11 @@ impl Lifecycle {
                 return Ok(());
             }
             stopping = true;
-            tracing::info!(signal = name, drain_s_max = DRAIN_MAX.as_secs(), "stopping: no new work is taken");
+            tracing::info!(
+                signal = name,
+                drain_s_max = DRAIN_MAX.as_secs(),
+                "stopping: no new work is taken"
+            );
             self.soft.cancel();
         }
     }

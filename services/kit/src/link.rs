@@ -43,7 +43,9 @@ enum Target {
 
 /// The service in `/octroi.<service>.v1.<Service>/<Method>`.
 fn service_of(path: &str) -> &str {
-    path.strip_prefix("/octroi.").and_then(|rest| rest.split('.').next()).unwrap_or_default()
+    path.strip_prefix("/octroi.")
+        .and_then(|rest| rest.split('.').next())
+        .unwrap_or_default()
 }
 
 /// A way to one service, for one caller.
@@ -55,7 +57,9 @@ pub struct Link {
 
 impl std::fmt::Debug for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Link").field("target", &self.target).finish_non_exhaustive()
+        f.debug_struct("Link")
+            .field("target", &self.target)
+            .finish_non_exhaustive()
     }
 }
 
@@ -64,7 +68,10 @@ impl Link {
         let mut authorization = HeaderValue::try_from(format!("Bearer {}", token.expose()))
             .map_err(|_| ConfigError::new("auth.tokens_dir", "holds a token that no header can carry"))?;
         authorization.set_sensitive(true);
-        Ok(Self { target, authorization })
+        Ok(Self {
+            target,
+            authorization,
+        })
     }
 
     /// A link to an address, for programs that are no service of the fleet.
@@ -101,17 +108,26 @@ impl Service<Request<Body>> for Link {
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        request.headers_mut().insert(http::header::AUTHORIZATION, self.authorization.clone());
+        request
+            .headers_mut()
+            .insert(http::header::AUTHORIZATION, self.authorization.clone());
         if let Some(value) = telemetry::traceparent().and_then(|text| HeaderValue::try_from(text).ok()) {
             request.headers_mut().insert(telemetry::TRACEPARENT, value);
         }
         match &mut self.target {
             Target::ByPath(targets) => {
                 let Some(target) = targets.get(service_of(request.uri().path())).cloned() else {
-                    let status: Status = refusal(ErrorKind::Unavailable, ErrorReason::NotReady, "no way to the service");
+                    let status: Status = refusal(
+                        ErrorKind::Unavailable,
+                        ErrorReason::NotReady,
+                        "no way to the service",
+                    );
                     return Box::pin(async move { Err(status.into()) });
                 };
-                let link = Self { target, authorization: self.authorization.clone() };
+                let link = Self {
+                    target,
+                    authorization: self.authorization.clone(),
+                };
                 Box::pin(tower::ServiceExt::oneshot(link, request))
             }
             Target::Remote(channel) => {
@@ -146,13 +162,19 @@ impl Links {
         let mut targets = HashMap::new();
         for (service, address) in &config.0 {
             if !address.is_empty() {
-                targets.insert(service.clone(), Target::Remote(channel(&format!("links.{service}"), address)?));
+                targets.insert(
+                    service.clone(),
+                    Target::Remote(channel(&format!("links.{service}"), address)?),
+                );
             }
         }
         for service in local {
             targets.insert((*service).to_owned(), Target::Local(Arc::new(OnceLock::new())));
         }
-        Ok(Self { targets: Arc::new(targets), auth })
+        Ok(Self {
+            targets: Arc::new(targets),
+            auth,
+        })
     }
 
     /// The way to `service` for `caller`.
@@ -162,7 +184,10 @@ impl Links {
     /// token here.
     pub fn to(&self, service: &str, caller: &str) -> Result<Link, ConfigError> {
         let target = self.targets.get(service).ok_or_else(|| {
-            ConfigError::new(format!("links.{service}"), format!("{caller} needs {service}, which does not run in this process"))
+            ConfigError::new(
+                format!("links.{service}"),
+                format!("{caller} needs {service}, which does not run in this process"),
+            )
         })?;
         Link::new(target.clone(), &self.auth.token_of(caller)?)
     }

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::{
     bus::{Bus, Message, PublishError},
-    db::{Db, DatabaseError, Scope, from_sql, to_sql},
+    db::{DatabaseError, Db, Scope, from_sql, to_sql},
     telemetry,
 };
 
@@ -46,7 +46,11 @@ impl Wake {
 ///
 /// # Errors
 /// [`DatabaseError`].
-pub async fn enqueue<E: Event>(connection: &mut PgConnection, event: &E, now: jiff::Timestamp) -> Result<(), DatabaseError> {
+pub async fn enqueue<E: Event>(
+    connection: &mut PgConnection,
+    event: &E,
+    now: jiff::Timestamp,
+) -> Result<(), DatabaseError> {
     sqlx::query(
         "INSERT INTO outbox (id, routing_key, payload, traceparent, occurred_at) VALUES ($1, $2, $3, $4, $5)",
     )
@@ -71,7 +75,11 @@ pub async fn relay(db: Db, bus: Bus, wake: Wake, stop: CancellationToken) {
     loop {
         let pause = match publish_some(&db, &bus).await {
             Ok(Progress { claimed: 0, .. }) => POLL,
-            Ok(Progress { failed: 0, waiting: false, .. }) => Duration::ZERO,
+            Ok(Progress {
+                failed: 0,
+                waiting: false,
+                ..
+            }) => Duration::ZERO,
             Ok(Progress { failed: 0, .. }) => POLL,
             Ok(Progress { failed, .. }) => {
                 tracing::warn!(outbox.failed = failed, "events could not be published and wait");
@@ -124,13 +132,23 @@ async fn publish_some(db: &Db, bus: &Bus) -> Result<Progress, DatabaseError> {
     }
     db.transaction(Scope::AllAccounts, move |connection| {
         Box::pin(async move {
-            sqlx::query("DELETE FROM outbox WHERE id = ANY($1)").bind(&sent).execute(&mut *connection).await?;
-            sqlx::query("UPDATE outbox SET claimed_until = NULL WHERE id = ANY($1)").bind(&kept).execute(connection).await?;
+            sqlx::query("DELETE FROM outbox WHERE id = ANY($1)")
+                .bind(&sent)
+                .execute(&mut *connection)
+                .await?;
+            sqlx::query("UPDATE outbox SET claimed_until = NULL WHERE id = ANY($1)")
+                .bind(&kept)
+                .execute(connection)
+                .await?;
             Ok::<_, DatabaseError>(())
         })
     })
     .await?;
-    Ok(Progress { claimed, failed, waiting })
+    Ok(Progress {
+        claimed,
+        failed,
+        waiting,
+    })
 }
 
 async fn claim(db: &Db) -> Result<Vec<OutboxRow>, DatabaseError> {
@@ -153,5 +171,11 @@ async fn claim(db: &Db) -> Result<Vec<OutboxRow>, DatabaseError> {
 }
 
 fn message((id, routing_key, payload, traceparent, occurred_at): OutboxRow) -> Message {
-    Message { id, routing_key, payload: Bytes::from(payload), traceparent, occurred_at: from_sql(occurred_at) }
+    Message {
+        id,
+        routing_key,
+        payload: Bytes::from(payload),
+        traceparent,
+        occurred_at: from_sql(occurred_at),
+    }
 }

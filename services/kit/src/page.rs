@@ -25,7 +25,9 @@ impl PageTokens {
     /// Tokens signed with a key derived from `secret`; every replica needs the same one.
     #[must_use]
     pub fn new(secret: &[u8]) -> Self {
-        Self { key: mac(secret, &[b"octroi page tokens v1"]) }
+        Self {
+            key: mac(secret, &[b"octroi page tokens v1"]),
+        }
     }
 
     /// A token that says to go on after `cursor`.
@@ -44,13 +46,16 @@ impl PageTokens {
             return Ok(None);
         }
         let (cursor, tag) = token.split_once('.').ok_or(InvalidPageToken)?;
-        let cursor = String::from_utf8(hex::decode(cursor).map_err(|_| InvalidPageToken)?).map_err(|_| InvalidPageToken)?;
+        let cursor = String::from_utf8(hex::decode(cursor).map_err(|_| InvalidPageToken)?)
+            .map_err(|_| InvalidPageToken)?;
         let tag = hex::decode(tag).map_err(|_| InvalidPageToken)?;
         let mut expected: Hmac<Sha256> = keyed(&self.key);
         for part in parts(list, account, &cursor) {
             expected.update(part);
         }
-        expected.verify_truncated_left(&tag).map_err(|_| InvalidPageToken)?;
+        expected
+            .verify_truncated_left(&tag)
+            .map_err(|_| InvalidPageToken)?;
         if tag.len() != 16 {
             return Err(InvalidPageToken);
         }
@@ -77,7 +82,10 @@ impl octroi_core::ServiceError for InvalidPageToken {
     }
 
     fn violations(&self) -> Vec<octroi_core::FieldViolation> {
-        vec![octroi_core::FieldViolation::new("page_token", "must come from the page before")]
+        vec![octroi_core::FieldViolation::new(
+            "page_token",
+            "must come from the page before",
+        )]
     }
 }
 
@@ -103,7 +111,11 @@ pub fn page_size(asked: i32, violations: &mut Violations) -> i64 {
     if asked < 0 {
         violations.add("page_size", "must be 0 to 100");
     }
-    let size = if asked == 0 { PAGE_SIZE_DEFAULT } else { asked.min(PAGE_SIZE_MAX) };
+    let size = if asked == 0 {
+        PAGE_SIZE_DEFAULT
+    } else {
+        asked.min(PAGE_SIZE_MAX)
+    };
     size.into()
 }
 
@@ -115,14 +127,24 @@ mod tests {
     fn a_token_opens_only_its_own_list_and_account() {
         let tokens = PageTokens::new(b"a secret");
         let token = tokens.make("notices", "acme", "0199-42");
-        assert_eq!(tokens.read("notices", "acme", &token), Ok(Some("0199-42".to_owned())));
+        assert_eq!(
+            tokens.read("notices", "acme", &token),
+            Ok(Some("0199-42".to_owned()))
+        );
         assert_eq!(tokens.read("notices", "acme", ""), Ok(None));
         for (list, account) in [("notices", "other"), ("emails", "acme")] {
             assert_eq!(tokens.read(list, account, &token), Err(InvalidPageToken));
         }
         for forged in ["x", "7a.7a", &token[..token.len() - 2], &format!("{token}00")] {
-            assert_eq!(tokens.read("notices", "acme", forged), Err(InvalidPageToken), "{forged}");
+            assert_eq!(
+                tokens.read("notices", "acme", forged),
+                Err(InvalidPageToken),
+                "{forged}"
+            );
         }
-        assert_eq!(PageTokens::new(b"another").read("notices", "acme", &token), Err(InvalidPageToken));
+        assert_eq!(
+            PageTokens::new(b"another").read("notices", "acme", &token),
+            Err(InvalidPageToken)
+        );
     }
 }

@@ -74,7 +74,9 @@ pub async fn start(
         migrate(component, settings.migrate).await?;
         health.begin(component.name, &component.probes);
         if let Some(grpc) = &component.grpc {
-            reporter.set_service_status(grpc.service_name, tonic_health::ServingStatus::NotServing).await;
+            reporter
+                .set_service_status(grpc.service_name, tonic_health::ServingStatus::NotServing)
+                .await;
         }
     }
 
@@ -86,7 +88,12 @@ pub async fn start(
     let mut any_grpc = false;
     for component in &components {
         let Some(grpc) = &component.grpc else { continue };
-        let stacked = grpc::stack(grpc.routes.clone(), context.auth.clone(), permits.clone(), grpc.deadline);
+        let stacked = grpc::stack(
+            grpc.routes.clone(),
+            context.auth.clone(),
+            permits.clone(),
+            grpc.deadline,
+        );
         context.links.fill(component.name, &stacked);
         routes = merged(routes, stacked);
         any_grpc = true;
@@ -108,26 +115,43 @@ pub async fn start(
             lifecycle.spawn((task.work)(lifecycle.soft.clone()));
         }
         let service_name = component.grpc.as_ref().map(|grpc| grpc.service_name);
-        let watch =
-            health.clone().watch(component.name, service_name, component.probes, reporter.clone(), lifecycle.soft.clone());
+        let watch = health.clone().watch(
+            component.name,
+            service_name,
+            component.probes,
+            reporter.clone(),
+            lifecycle.soft.clone(),
+        );
         lifecycle.spawn(watch);
     }
     let router = health::admin_router(health.clone(), telemetry.metrics());
     // The admin address answers until the very end, so that a stop can be watched.
     lifecycle.spawn(http::serve(admin, router, lifecycle.soft.clone()));
     health.started();
-    Ok(Running { addresses, health, threads, lifecycle })
+    Ok(Running {
+        addresses,
+        health,
+        threads,
+        lifecycle,
+    })
 }
 
 #[cfg(feature = "db")]
 async fn migrate(component: &Component, up: bool) -> anyhow::Result<()> {
-    let Some((db, migrator)) = &component.schema else { return Ok(()) };
+    let Some((db, migrator)) = &component.schema else {
+        return Ok(());
+    };
     let name = component.name;
     if up {
-        return crate::db::migrate_up(db, migrator).await.with_context(|| format!("{name}: the schema cannot be migrated"));
+        return crate::db::migrate_up(db, migrator)
+            .await
+            .with_context(|| format!("{name}: the schema cannot be migrated"));
     }
     let pending = crate::db::pending_migrations(db, migrator).await?;
-    anyhow::ensure!(pending.is_empty(), "{name}: the schema lacks migrations {pending:?}; run `octroi migrate up`");
+    anyhow::ensure!(
+        pending.is_empty(),
+        "{name}: the schema lacks migrations {pending:?}; run `octroi migrate up`"
+    );
     Ok(())
 }
 
@@ -152,7 +176,9 @@ fn with_reflection(routes: Routes) -> anyhow::Result<Routes> {
             .register_encoded_file_descriptor_set(octroi_proto::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    Ok(routes.add_service(builder().build_v1()?).add_service(builder().build_v1alpha()?))
+    Ok(routes
+        .add_service(builder().build_v1()?)
+        .add_service(builder().build_v1alpha()?))
 }
 
 /// Both have the fallback of tonic; one must go before two routers can be one.

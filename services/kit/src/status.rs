@@ -16,13 +16,27 @@ pub fn to_status<E: ServiceError + ?Sized>(error: &E) -> Status {
     let kind = error.kind();
     if kind == ErrorKind::Internal {
         tracing::error!(error.reason = error.reason(), error = %chain(error), "a call failed");
-        return status(kind, error.reason(), "an internal fault; the log has it", Vec::new(), &[], None);
+        return status(
+            kind,
+            error.reason(),
+            "an internal fault; the log has it",
+            Vec::new(),
+            &[],
+            None,
+        );
     }
     if matches!(kind, ErrorKind::Unavailable | ErrorKind::Timeout) {
         tracing::warn!(error.reason = error.reason(), error = %chain(error), "a call could not be served");
     }
     let retry_after = error.retry_after_s().map(Duration::from_secs);
-    status(kind, error.reason(), &error.to_string(), error.metadata(), &error.violations(), retry_after)
+    status(
+        kind,
+        error.reason(),
+        &error.to_string(),
+        error.metadata(),
+        &error.violations(),
+        retry_after,
+    )
 }
 
 fn chain<E: ServiceError + ?Sized>(error: &E) -> String {
@@ -46,8 +60,10 @@ pub fn status(
     violations: &[FieldViolation],
     retry_after: Option<Duration>,
 ) -> Status {
-    let metadata: HashMap<String, String> =
-        metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    let metadata: HashMap<String, String> = metadata
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect();
     let mut details = ErrorDetails::new();
     if kind == ErrorKind::OverLimit && !metadata.is_empty() {
         let subject = metadata.get("metric").cloned().unwrap_or_default();
@@ -74,7 +90,9 @@ pub fn refusal(kind: ErrorKind, reason: ErrorReason, message: &str) -> Status {
 pub fn reason_of(status: &Status) -> Option<ErrorReason> {
     let details = status.get_error_details();
     let info = details.error_info()?;
-    (info.domain == REASON_DOMAIN).then(|| ErrorReason::from_name(&info.reason)).flatten()
+    (info.domain == REASON_DOMAIN)
+        .then(|| ErrorReason::from_name(&info.reason))
+        .flatten()
 }
 
 /// What another service answered, passed on as it came where the caller can act on it.
@@ -91,7 +109,10 @@ impl Upstream {
     /// The answer of `service`.
     #[must_use]
     pub fn new(service: &'static str, status: Status) -> Self {
-        Self { service, status: Box::new(status) }
+        Self {
+            service,
+            status: Box::new(status),
+        }
     }
 
     /// Why it refused, where it said so in our words.
@@ -127,7 +148,10 @@ impl ServiceError for Upstream {
     fn violations(&self) -> Vec<FieldViolation> {
         let details = self.status.get_error_details();
         details.bad_request().map_or_else(Vec::new, |bad| {
-            bad.field_violations.iter().map(|one| FieldViolation::new(&one.field, &one.description)).collect()
+            bad.field_violations
+                .iter()
+                .map(|one| FieldViolation::new(&one.field, &one.description))
+                .collect()
         })
     }
 }
@@ -147,16 +171,30 @@ mod tests {
         assert_eq!(reason_of(&status), Some(ErrorReason::FieldInvalid));
         let details = status.get_error_details();
         let field = &details.bad_request().expect("a bad request").field_violations[0];
-        assert_eq!((field.field.as_str(), field.description.as_str()), ("items[0].amount", "must be at least 1"));
+        assert_eq!(
+            (field.field.as_str(), field.description.as_str()),
+            ("items[0].amount", "must be at least 1")
+        );
     }
 
     #[test]
     fn a_refusal_of_another_service_is_passed_on_but_its_distrust_is_our_fault() {
-        let unknown = refusal(ErrorKind::NotFound, ErrorReason::AccountNotFound, "no such account");
+        let unknown = refusal(
+            ErrorKind::NotFound,
+            ErrorReason::AccountNotFound,
+            "no such account",
+        );
         assert_eq!(Upstream::new("account", unknown).reason(), "ACCOUNT_NOT_FOUND");
-        let distrust = refusal(ErrorKind::Unauthenticated, ErrorReason::TokenInvalid, "unknown token");
+        let distrust = refusal(
+            ErrorKind::Unauthenticated,
+            ErrorReason::TokenInvalid,
+            "unknown token",
+        );
         assert_eq!(Upstream::new("account", distrust).kind(), ErrorKind::Internal);
         let away = Upstream::new("account", Status::unavailable("connection refused"));
-        assert_eq!((away.kind(), away.reason()), (ErrorKind::Unavailable, "DEPENDENCY_UNAVAILABLE"));
+        assert_eq!(
+            (away.kind(), away.reason()),
+            (ErrorKind::Unavailable, "DEPENDENCY_UNAVAILABLE")
+        );
     }
 }

@@ -58,34 +58,58 @@ impl Guard {
 /// # Errors
 /// Where the exporter cannot be built or another subscriber was installed before.
 pub fn init(config: &Telemetry, process: &str) -> anyhow::Result<Guard> {
-    let provider = if config.otlp_endpoint.is_empty() { None } else { Some(provider(config, process)?) };
+    let provider = if config.otlp_endpoint.is_empty() {
+        None
+    } else {
+        Some(provider(config, process)?)
+    };
     let traces = provider.as_ref().map(|provider| {
         tracing_opentelemetry::layer()
             .with_tracer(provider.tracer("octroi"))
-            .with_filter(EnvFilter::new("info,h2=off,hyper=off,tonic=off,tower=off,sqlx=off,opentelemetry=off"))
+            .with_filter(EnvFilter::new(
+                "info,h2=off,hyper=off,tonic=off,tower=off,sqlx=off,opentelemetry=off",
+            ))
     });
     let filter = EnvFilter::try_new(&config.filter)?;
     let logs = match config.format {
         LogFormat::Text => {
             // Colors are for people who look on; in a file they are noise.
             let colors = std::io::stderr().is_terminal();
-            tracing_subscriber::fmt::layer().with_ansi(colors).with_writer(std::io::stderr).boxed()
+            tracing_subscriber::fmt::layer()
+                .with_ansi(colors)
+                .with_writer(std::io::stderr)
+                .boxed()
         }
-        LogFormat::Json => tracing_subscriber::fmt::layer().json().with_writer(std::io::stderr).boxed(),
+        LogFormat::Json => tracing_subscriber::fmt::layer()
+            .json()
+            .with_writer(std::io::stderr)
+            .boxed(),
     };
-    tracing_subscriber::registry().with(traces).with(logs.with_filter(filter)).try_init()?;
+    tracing_subscriber::registry()
+        .with(traces)
+        .with(logs.with_filter(filter))
+        .try_init()?;
     TRACING_ON.store(provider.is_some(), Ordering::Relaxed);
     let metrics = PrometheusBuilder::new()
-        .set_buckets(&[0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0])?
+        .set_buckets(&[
+            0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+        ])?
         .install_recorder()?;
     Ok(Guard { provider, metrics })
 }
 
 fn provider(config: &Telemetry, process: &str) -> anyhow::Result<SdkTracerProvider> {
-    let exporter =
-        opentelemetry_otlp::SpanExporter::builder().with_tonic().with_endpoint(&config.otlp_endpoint).build()?;
-    let resource = Resource::builder().with_service_name(format!("octroi-{process}")).build();
-    Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
+    let exporter = opentelemetry_otlp::SpanExporter::builder()
+        .with_tonic()
+        .with_endpoint(&config.otlp_endpoint)
+        .build()?;
+    let resource = Resource::builder()
+        .with_service_name(format!("octroi-{process}"))
+        .build();
+    Ok(SdkTracerProvider::builder()
+        .with_batch_exporter(exporter)
+        .with_resource(resource)
+        .build())
 }
 
 /// The trace context of the current span, where spans are sent.

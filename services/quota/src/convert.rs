@@ -1,11 +1,10 @@
 //! Between the contract's words and the domain's.
 
-use octroi_core::{
-    AccountId, Anchor, FeatureSlug, MetricSlug, RequestId, ServiceError, Units, Violations,
-};
+use octroi_core::{AccountId, Anchor, FeatureSlug, MetricSlug, RequestId, ServiceError, Units, Violations};
 use octroi_kit::convert::{
     from_proto_entitlements, from_proto_feature_plans, from_proto_metric, from_proto_stage, from_proto_time,
-    to_proto_entitlements, to_proto_feature_plans, to_proto_mode, to_proto_period, to_proto_stage, to_proto_time,
+    to_proto_entitlements, to_proto_feature_plans, to_proto_mode, to_proto_period, to_proto_stage,
+    to_proto_time,
 };
 use octroi_proto::quota::v1 as proto;
 
@@ -27,17 +26,29 @@ pub fn from_proto_check(request: &proto::CheckQuotaRequest) -> Result<Check, Vio
     let items = from_proto_items(&request.items, &mut violations);
     let features = from_proto_features(&request.features, &mut violations);
     if request.items.is_empty() && request.features.is_empty() {
-        violations.add("items", "must name at least one metric, or features must name at least one feature");
+        violations.add(
+            "items",
+            "must name at least one metric, or features must name at least one feature",
+        );
     }
     let mode = from_proto_mode(request, &mut violations);
-    let event_at =
-        request.event_time.as_ref().and_then(|time| from_proto_time("event_time", time, &mut violations));
+    let event_at = request
+        .event_time
+        .as_ref()
+        .and_then(|time| from_proto_time("event_time", time, &mut violations));
     if request.backfill && event_at.is_none() {
         violations.add("backfill", "needs an event_time");
     }
     violations.clone().finish()?;
     let (account, mode) = account.zip(mode).ok_or(violations)?;
-    Ok(Check { account, items, features, mode, event_at, backfill: request.backfill })
+    Ok(Check {
+        account,
+        items,
+        features,
+        mode,
+        event_at,
+        backfill: request.backfill,
+    })
 }
 
 fn from_proto_items(items: &[proto::CheckItem], violations: &mut Violations) -> Vec<Item> {
@@ -49,7 +60,10 @@ fn from_proto_items(items: &[proto::CheckItem], violations: &mut Violations) -> 
     for (index, item) in items.iter().enumerate() {
         let metric = violations.take(format!("items[{index}].metric"), MetricSlug::parse(&item.metric));
         let amount = violations.take(format!("items[{index}].amount"), Units::positive(item.amount));
-        if metric.as_ref().is_some_and(|metric| read.iter().any(|other| other.metric == *metric)) {
+        if metric
+            .as_ref()
+            .is_some_and(|metric| read.iter().any(|other| other.metric == *metric))
+        {
             violations.add(format!("items[{index}].metric"), "must not be named twice");
         }
         if let Some((metric, amount)) = metric.zip(amount) {
@@ -78,9 +92,9 @@ fn from_proto_mode(request: &proto::CheckQuotaRequest, violations: &mut Violatio
             violations.add("request_id", "must be given to CONSUME");
             None
         }
-        Ok(proto::CheckMode::Consume) => {
-            violations.take("request_id", RequestId::parse(&request.request_id)).map(Mode::Consume)
-        }
+        Ok(proto::CheckMode::Consume) => violations
+            .take("request_id", RequestId::parse(&request.request_id))
+            .map(Mode::Consume),
         Ok(proto::CheckMode::Unspecified) | Err(_) => {
             violations.add("mode", "must be PEEK or CONSUME");
             None
@@ -101,10 +115,15 @@ pub fn to_proto_decision(decision: &Decision) -> proto::CheckQuotaResponse {
         reason: reason.into(),
         limits: decision.limits.iter().map(to_proto_limit_status).collect(),
         binding_limit: decision.binding_limit.and_then(|index| u32::try_from(index).ok()),
-        retry_after: decision
-            .retry_after
-            .map(|wait| prost_types::Duration { seconds: wait.as_secs(), nanos: wait.subsec_nanos() }),
-        missing_features: decision.missing_features.iter().map(to_proto_feature_plans).collect(),
+        retry_after: decision.retry_after.map(|wait| prost_types::Duration {
+            seconds: wait.as_secs(),
+            nanos: wait.subsec_nanos(),
+        }),
+        missing_features: decision
+            .missing_features
+            .iter()
+            .map(to_proto_feature_plans)
+            .collect(),
         degraded: decision.degraded,
         repeated_request: decision.repeated_request,
     }
@@ -134,7 +153,12 @@ pub fn to_proto_item_error<E: ServiceError>(error: &E) -> proto::ItemError {
         code: error.kind().grpc_code(),
         reason: error.reason().to_owned(),
         message: error.to_string(),
-        field: error.violations().into_iter().next().map(|violation| violation.field).unwrap_or_default(),
+        field: error
+            .violations()
+            .into_iter()
+            .next()
+            .map(|violation| violation.field)
+            .unwrap_or_default(),
     }
 }
 
@@ -161,7 +185,9 @@ pub fn from_proto_current_usage(
 /// The violation found.
 pub fn from_proto_account(account_id: &str) -> Result<AccountId, Violations> {
     let mut violations = Violations::default();
-    violations.take("account_id", AccountId::parse(account_id)).ok_or(violations)
+    violations
+        .take("account_id", AccountId::parse(account_id))
+        .ok_or(violations)
 }
 
 /// What holds for an account, on the wire.
@@ -193,11 +219,24 @@ pub fn from_proto_apply(
         Some(time) => from_proto_time("anchor_time", time, &mut violations),
         None => violations.take("anchor_time", Err("must be given")),
     };
-    let stage = violations.take("stage", from_proto_stage(request.stage).ok_or("must be one of the named values"));
+    let stage = violations.take(
+        "stage",
+        from_proto_stage(request.stage).ok_or("must be one of the named values"),
+    );
     violations.clone().finish()?;
-    let ((account, entitlements), (anchor_at, stage)) =
-        account.zip(entitlements).zip(anchor_at.zip(stage)).ok_or(violations)?;
-    Ok((account, AccountEntitlements { version: request.version, entitlements, anchor_at, stage }))
+    let ((account, entitlements), (anchor_at, stage)) = account
+        .zip(entitlements)
+        .zip(anchor_at.zip(stage))
+        .ok_or(violations)?;
+    Ok((
+        account,
+        AccountEntitlements {
+            version: request.version,
+            entitlements,
+            anchor_at,
+            stage,
+        },
+    ))
 }
 
 fn check_version(version: u64, violations: &mut Violations) {
@@ -225,7 +264,11 @@ pub fn from_proto_catalog(request: &proto::ApplyCatalogRequest) -> Result<Catalo
     };
     let mut feature_plans = Vec::with_capacity(request.feature_plans.len());
     for (index, feature) in request.feature_plans.iter().enumerate() {
-        feature_plans.extend(from_proto_feature_plans(&format!("feature_plans[{index}]"), feature, &mut violations));
+        feature_plans.extend(from_proto_feature_plans(
+            &format!("feature_plans[{index}]"),
+            feature,
+            &mut violations,
+        ));
     }
     if request.restricted_percent > 100 {
         violations.add("restricted_percent", "must be 0 to 100");
@@ -233,7 +276,13 @@ pub fn from_proto_catalog(request: &proto::ApplyCatalogRequest) -> Result<Catalo
     violations.clone().finish()?;
     let default_entitlements = default_entitlements.ok_or(violations)?;
     let (version, restricted_percent) = (request.version, request.restricted_percent);
-    Ok(Catalog { version, metrics, default_entitlements, feature_plans, restricted_percent })
+    Ok(Catalog {
+        version,
+        metrics,
+        default_entitlements,
+        feature_plans,
+        restricted_percent,
+    })
 }
 
 #[cfg(test)]
@@ -243,7 +292,10 @@ mod tests {
     fn request() -> proto::CheckQuotaRequest {
         proto::CheckQuotaRequest {
             account_id: "acme".into(),
-            items: vec![proto::CheckItem { metric: "api.requests".into(), amount: 1 }],
+            items: vec![proto::CheckItem {
+                metric: "api.requests".into(),
+                amount: 1,
+            }],
             features: vec!["premium.templates".into()],
             mode: proto::CheckMode::Consume.into(),
             request_id: "r-1".into(),
@@ -267,15 +319,27 @@ mod tests {
 
     #[test]
     fn each_bad_check_names_its_field() {
-        let item = |metric: &str, amount| proto::CheckItem { metric: metric.into(), amount };
+        let item = |metric: &str, amount| proto::CheckItem {
+            metric: metric.into(),
+            amount,
+        };
         check(|r| r.account_id = String::new(), "account_id");
         check(|r| r.account_id = "a b".into(), "account_id");
         for amount in [0, -1, i64::MIN, 1 << 53] {
-            check(|r| r.items = vec![item("api.requests", amount)], "items[0].amount");
+            check(
+                |r| r.items = vec![item("api.requests", amount)],
+                "items[0].amount",
+            );
         }
         check(|r| r.items = vec![item("API", 1)], "items[0].metric");
-        check(|r| r.items = vec![item("a", 1), item("b", 1), item("a", 1)], "items[2].metric");
-        check(|r| r.items = (0..17).map(|n| item(&format!("m{n}"), 1)).collect(), "items");
+        check(
+            |r| r.items = vec![item("a", 1), item("b", 1), item("a", 1)],
+            "items[2].metric",
+        );
+        check(
+            |r| r.items = (0..17).map(|n| item(&format!("m{n}"), 1)).collect(),
+            "items",
+        );
         check(|r| (r.items, r.features) = (vec![], vec![]), "items");
         check(|r| r.features = vec!["Premium".into()], "features[0]");
         check(|r| r.features = vec!["f".into(); 17], "features");
@@ -283,7 +347,15 @@ mod tests {
         check(|r| r.mode = 99, "mode");
         check(|r| r.request_id = String::new(), "request_id");
         check(|r| r.request_id = "é".into(), "request_id");
-        check(|r| r.event_time = Some(prost_types::Timestamp { seconds: i64::MAX, nanos: 0 }), "event_time");
+        check(
+            |r| {
+                r.event_time = Some(prost_types::Timestamp {
+                    seconds: i64::MAX,
+                    nanos: 0,
+                })
+            },
+            "event_time",
+        );
         check(|r| r.backfill = true, "backfill");
     }
 }

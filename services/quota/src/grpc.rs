@@ -30,7 +30,11 @@ impl Handler {
         Self { service }
     }
 
-    async fn decide(&self, request: &proto::CheckQuotaRequest, caller: &str) -> Result<proto::CheckQuotaResponse, Error> {
+    async fn decide(
+        &self,
+        request: &proto::CheckQuotaRequest,
+        caller: &str,
+    ) -> Result<proto::CheckQuotaResponse, Error> {
         let check = convert::from_proto_check(request)?;
         let decision = self.service.check_quota(&check, caller).await?;
         let outcome = if decision.allowed { "allowed" } else { "denied" };
@@ -51,7 +55,10 @@ impl QuotaService for Handler {
     ) -> Result<Response<proto::CheckQuotaResponse>, Status> {
         let caller = auth::caller(&request)?;
         auth::check_principal(&request, &request.get_ref().account_id)?;
-        let answer = self.decide(request.get_ref(), &caller.name).await.map_err(refused)?;
+        let answer = self
+            .decide(request.get_ref(), &caller.name)
+            .await
+            .map_err(refused)?;
         Ok(Response::new(answer))
     }
 
@@ -68,7 +75,9 @@ impl QuotaService for Handler {
             return Err(refused(violations));
         }
         if let Some(principal) = principal
-            && requests.iter().any(|request| request.account_id != principal.account.as_str())
+            && requests
+                .iter()
+                .any(|request| request.account_id != principal.account.as_str())
         {
             return Err(principal_mismatch());
         }
@@ -78,7 +87,9 @@ impl QuotaService for Handler {
                 Err(error) => Outcome::Error(convert::to_proto_item_error(&error)),
             })
             .buffered(BATCH_CHECKS_AT_ONCE)
-            .map(|outcome| proto::CheckQuotaResult { outcome: Some(outcome) })
+            .map(|outcome| proto::CheckQuotaResult {
+                outcome: Some(outcome),
+            })
             .collect()
             .await;
         Ok(Response::new(proto::CheckQuotaBatchResponse { results }))
@@ -90,7 +101,11 @@ impl QuotaService for Handler {
     ) -> Result<Response<proto::GetCurrentUsageResponse>, Status> {
         auth::check_principal(&request, &request.get_ref().account_id)?;
         let (account, metrics) = convert::from_proto_current_usage(request.get_ref()).map_err(refused)?;
-        let usage = self.service.get_current_usage(&account, &metrics).await.map_err(refused)?;
+        let usage = self
+            .service
+            .get_current_usage(&account, &metrics)
+            .await
+            .map_err(refused)?;
         Ok(Response::new(proto::GetCurrentUsageResponse {
             limits: usage.limits.iter().map(convert::to_proto_limit_status).collect(),
             as_of_time: Some(to_proto_time(usage.as_of)),
@@ -112,7 +127,11 @@ impl QuotaService for Handler {
         request: Request<proto::ApplyEntitlementsRequest>,
     ) -> Result<Response<proto::ApplyEntitlementsResponse>, Status> {
         let (account, given) = convert::from_proto_apply(request.get_ref()).map_err(refused)?;
-        let version = self.service.apply_entitlements(account, given).await.map_err(refused)?;
+        let version = self
+            .service
+            .apply_entitlements(account, given)
+            .await
+            .map_err(refused)?;
         Ok(Response::new(proto::ApplyEntitlementsResponse { version }))
     }
 

@@ -52,7 +52,8 @@ pub async fn component(context: &Context) -> anyhow::Result<Component> {
     let directory = Directory::new(context.links.to("account", NAME)?);
     let usage = UsageServiceClient::new(context.links.to("usage", NAME)?);
     let service = Service::new(&db, directory, usage, counters.clone());
-    let server = QuotaServiceServer::new(grpc::Handler::new(service.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let server = QuotaServiceServer::new(grpc::Handler::new(service.clone()))
+        .max_decoding_message_size(MESSAGE_BYTES_MAX);
 
     let mut component = Component::new(NAME).with_schema(context, &db, &MIGRATOR, &wake);
     component.consumers.push(consumer::usage(&db, &wake, &service));
@@ -61,6 +62,10 @@ pub async fn component(context: &Context) -> anyhow::Result<Component> {
         let counters = counters.clone();
         async move { counters.ping().await.map_err(|error| error.to_string()) }
     }));
-    component.grpc = Some(Grpc { service_name: SERVICE_NAME, routes: Routes::new(server), deadline: Duration::from_secs(2) });
+    component.grpc = Some(Grpc {
+        service_name: SERVICE_NAME,
+        routes: Routes::new(server),
+        deadline: Duration::from_secs(2),
+    });
     Ok(component)
 }

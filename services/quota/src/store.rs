@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 use octroi_core::{
-    AccountId, Aggregation, Entitlements, FeaturePlans, Metric, MetricKind, MetricSlug, Period, Stage, Units, Window,
+    AccountId, Aggregation, Entitlements, FeaturePlans, Metric, MetricKind, MetricSlug, Period, Stage, Units,
+    Window,
 };
 use octroi_kit::db::{DatabaseError, from_sql, to_sql};
 use sqlx::{PgConnection, types::Json};
@@ -22,15 +23,22 @@ fn corrupt<E>(what: &'static str) -> impl FnOnce(E) -> DatabaseError {
 /// The catalog that was applied last.
 pub async fn find_catalog(connection: &mut PgConnection) -> Result<Option<Catalog>, DatabaseError> {
     type Row = (i64, Json<Entitlements>, Json<Vec<FeaturePlans>>, i32);
-    let row: Option<Row> =
-        sqlx::query_as("SELECT version, default_entitlements, feature_plans, restricted_percent FROM catalog")
-            .fetch_optional(&mut *connection)
-            .await?;
-    let Some((version, default_entitlements, feature_plans, restricted_percent)) = row else { return Ok(None) };
+    let row: Option<Row> = sqlx::query_as(
+        "SELECT version, default_entitlements, feature_plans, restricted_percent FROM catalog",
+    )
+    .fetch_optional(&mut *connection)
+    .await?;
+    let Some((version, default_entitlements, feature_plans, restricted_percent)) = row else {
+        return Ok(None);
+    };
     let rows: Vec<(String, String, String, bool)> =
-        sqlx::query_as("SELECT slug, kind, aggregation, write FROM metric").fetch_all(connection).await?;
-    let metrics: Result<HashMap<MetricSlug, Metric>, DatabaseError> =
-        rows.into_iter().map(|row| metric(row).map(|metric| (metric.slug.clone(), metric))).collect();
+        sqlx::query_as("SELECT slug, kind, aggregation, write FROM metric")
+            .fetch_all(connection)
+            .await?;
+    let metrics: Result<HashMap<MetricSlug, Metric>, DatabaseError> = rows
+        .into_iter()
+        .map(|row| metric(row).map(|metric| (metric.slug.clone(), metric)))
+        .collect();
     Ok(Some(Catalog {
         version: u64::try_from(version).map_err(corrupt("catalog version"))?,
         metrics: metrics?,
@@ -45,7 +53,8 @@ fn metric((slug, kind, aggregation, write): (String, String, String, bool)) -> R
     Ok(Metric {
         slug: MetricSlug::parse(&slug).map_err(corrupt("metric"))?,
         kind: MetricKind::from_name(&kind).ok_or(DatabaseError::Corrupt { what: "metric kind" })?,
-        aggregation: Aggregation::from_name(&aggregation).ok_or(DatabaseError::Corrupt { what: "aggregation" })?,
+        aggregation: Aggregation::from_name(&aggregation)
+            .ok_or(DatabaseError::Corrupt { what: "aggregation" })?,
         display_name_en: String::new(),
         display_name_fr: String::new(),
         unit: String::new(),
@@ -55,8 +64,12 @@ fn metric((slug, kind, aggregation, write): (String, String, String, bool)) -> R
 
 /// The catalog's version, 0 where none was applied; nobody else changes it until the transaction ends.
 pub async fn lock_catalog_version(connection: &mut PgConnection) -> Result<u64, DatabaseError> {
-    sqlx::query("LOCK TABLE catalog IN SHARE ROW EXCLUSIVE MODE").execute(&mut *connection).await?;
-    let version: Option<i64> = sqlx::query_scalar("SELECT version FROM catalog").fetch_optional(connection).await?;
+    sqlx::query("LOCK TABLE catalog IN SHARE ROW EXCLUSIVE MODE")
+        .execute(&mut *connection)
+        .await?;
+    let version: Option<i64> = sqlx::query_scalar("SELECT version FROM catalog")
+        .fetch_optional(connection)
+        .await?;
     u64::try_from(version.unwrap_or(0)).map_err(corrupt("catalog version"))
 }
 
@@ -94,11 +107,12 @@ pub async fn find_entitlements(
     connection: &mut PgConnection,
     account: &AccountId,
 ) -> Result<Option<AccountEntitlements>, DatabaseError> {
-    let row: Option<(i64, Json<Entitlements>, OffsetDateTime, String)> =
-        sqlx::query_as("SELECT version, entitlements, anchor_at, stage FROM entitlement WHERE account_id = $1")
-            .bind(account.as_str())
-            .fetch_optional(connection)
-            .await?;
+    let row: Option<(i64, Json<Entitlements>, OffsetDateTime, String)> = sqlx::query_as(
+        "SELECT version, entitlements, anchor_at, stage FROM entitlement WHERE account_id = $1",
+    )
+    .bind(account.as_str())
+    .fetch_optional(connection)
+    .await?;
     row.map(|(version, entitlements, anchor_at, stage)| {
         Ok(AccountEntitlements {
             version: u64::try_from(version).map_err(corrupt("version"))?,
@@ -144,12 +158,17 @@ const STAGES: [(Stage, &str); 5] = [
 ];
 
 fn stage_name(stage: Stage) -> &'static str {
-    STAGES.iter().find(|(one, _)| *one == stage).map_or("current", |(_, name)| name)
+    STAGES
+        .iter()
+        .find(|(one, _)| *one == stage)
+        .map_or("current", |(_, name)| name)
 }
 
 fn stage_from_name(name: &str) -> Result<Stage, DatabaseError> {
     let found = STAGES.iter().find(|(_, one)| *one == name);
-    found.map(|(stage, _)| *stage).ok_or(DatabaseError::Corrupt { what: "stage" })
+    found
+        .map(|(stage, _)| *stage)
+        .ok_or(DatabaseError::Corrupt { what: "stage" })
 }
 
 /// What is added to one window.
@@ -215,7 +234,10 @@ pub async fn add_to_windows(
                 one.key.period.as_str().to_owned(),
                 one.key.start,
             );
-            uses.get(&key).copied().ok_or(DatabaseError::RowsAffected { expected: 1, actual: 0 })
+            uses.get(&key).copied().ok_or(DatabaseError::RowsAffected {
+                expected: 1,
+                actual: 0,
+            })
         })
         .collect()
 }
@@ -267,7 +289,10 @@ impl WindowKey {
     /// Its time.
     #[must_use]
     pub fn window(&self) -> Window {
-        Window { start: self.start, end: self.end }
+        Window {
+            start: self.start,
+            end: self.end,
+        }
     }
 
     /// What sorts windows in one order everywhere.

@@ -31,14 +31,25 @@ pub struct Ledger {
 impl Section for Config {
     fn validate(&self) -> Result<(), ConfigError> {
         self.database.validate("usage")?;
-        let Ledger { waiting_events_max, commit_events_max, commits_at_once } = self.ledger;
+        let Ledger {
+            waiting_events_max,
+            commit_events_max,
+            commits_at_once,
+        } = self.ledger;
         for (key, value, range) in [
-            ("usage.ledger.waiting_events_max", waiting_events_max, 10_000..=10_000_000),
+            (
+                "usage.ledger.waiting_events_max",
+                waiting_events_max,
+                10_000..=10_000_000,
+            ),
             ("usage.ledger.commit_events_max", commit_events_max, 1..=50_000),
             ("usage.ledger.commits_at_once", commits_at_once, 1..=64),
         ] {
             if !range.contains(&value) {
-                return Err(ConfigError::new(key, format!("must be {} to {}", range.start(), range.end())));
+                return Err(ConfigError::new(
+                    key,
+                    format!("must be {} to {}", range.start(), range.end()),
+                ));
             }
         }
         Ok(())

@@ -13,14 +13,22 @@ use crate::{domain::buckets::quarter_of, error::Error, store};
 /// Adds each commit of the ledger to the rollups, once.
 pub fn rollup(db: &Db, wake: &Wake) -> Consumer {
     // Commits touch the same buckets, so more at once would only wait for each other's rows.
-    let queue = Queue { concurrency: 2, ..Queue::new("usage.rollup", &["usage.recorded"]) };
-    inbox::consumer(db, queue, wake, |connection: &mut PgConnection, event: UsageRecorded| {
-        Box::pin(async move {
-            let increments = increments(&event)?;
-            store::add_to_rollups(connection, &increments).await?;
-            Ok::<(), Error>(())
-        })
-    })
+    let queue = Queue {
+        concurrency: 2,
+        ..Queue::new("usage.rollup", &["usage.recorded"])
+    };
+    inbox::consumer(
+        db,
+        queue,
+        wake,
+        |connection: &mut PgConnection, event: UsageRecorded| {
+            Box::pin(async move {
+                let increments = increments(&event)?;
+                store::add_to_rollups(connection, &increments).await?;
+                Ok::<(), Error>(())
+            })
+        },
+    )
 }
 
 type Bucket = (String, String, Timestamp);
@@ -33,8 +41,14 @@ fn increments(event: &UsageRecorded) -> Result<BTreeMap<Bucket, store::Increment
     for (index, usage) in event.events.iter().enumerate() {
         let field = format!("events[{index}].event_time");
         let time = usage.event_time.unwrap_or_default();
-        let Some(event_at) = from_proto_time(&field, &time, &mut violations) else { continue };
-        let bucket = (usage.account_id.clone(), usage.metric.clone(), quarter_of(event_at));
+        let Some(event_at) = from_proto_time(&field, &time, &mut violations) else {
+            continue;
+        };
+        let bucket = (
+            usage.account_id.clone(),
+            usage.metric.clone(),
+            quarter_of(event_at),
+        );
         let increment = increments.entry(bucket).or_default();
         increment.amount += u128::from(usage.amount);
         increment.events += 1;
@@ -74,6 +88,12 @@ mod tests {
         };
         let increments: Vec<_> = increments(&event).expect("good times").into_values().collect();
         assert_eq!(increments.len(), 3);
-        assert_eq!(increments[0], store::Increment { amount: u128::from(most) * 2, events: 2 });
+        assert_eq!(
+            increments[0],
+            store::Increment {
+                amount: u128::from(most) * 2,
+                events: 2
+            }
+        );
     }
 }

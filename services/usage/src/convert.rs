@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use jiff::{Timestamp, tz::TimeZone};
-use octroi_core::{AccountId, EventId, Metric, MetricSlug, Period, ServiceError, Source, Units, Violations, Window};
+use octroi_core::{
+    AccountId, EventId, Metric, MetricSlug, Period, ServiceError, Source, Units, Violations, Window,
+};
 use octroi_kit::convert::{from_proto_metric, from_proto_time, to_proto_time};
 use octroi_proto::usage::v1 as proto;
 
@@ -21,17 +23,28 @@ const PROPERTY_VALUE_BYTES_MAX: usize = 256;
 ///
 /// # Errors
 /// Every violation found.
-pub fn from_proto_event(at: &str, event: proto::UsageEvent, caller: &str, backfill: bool) -> Result<Event, Violations> {
+pub fn from_proto_event(
+    at: &str,
+    event: proto::UsageEvent,
+    caller: &str,
+    backfill: bool,
+) -> Result<Event, Violations> {
     let mut violations = Violations::default();
     let field = |name: &str| format!("{at}{name}");
     let account = violations.take(field("account_id"), AccountId::parse(&event.account_id));
     let event_id = violations.take(field("event_id"), EventId::parse(&event.event_id));
-    let source = if event.source.is_empty() { caller } else { &event.source };
+    let source = if event.source.is_empty() {
+        caller
+    } else {
+        &event.source
+    };
     let source = violations.take(field("source"), Source::parse(source));
     let metric = violations.take(field("metric"), MetricSlug::parse(&event.metric));
     let amount = violations.take(field("amount"), Units::positive(event.amount));
-    let event_at =
-        event.event_time.as_ref().and_then(|time| from_proto_time(&field("event_time"), time, &mut violations));
+    let event_at = event
+        .event_time
+        .as_ref()
+        .and_then(|time| from_proto_time(&field("event_time"), time, &mut violations));
     let origin = match proto::Origin::try_from(event.origin) {
         Ok(proto::Origin::Unspecified | proto::Origin::Direct) => Origin::Direct,
         Ok(proto::Origin::Decision) => Origin::Decision,
@@ -41,7 +54,10 @@ pub fn from_proto_event(at: &str, event: proto::UsageEvent, caller: &str, backfi
         }
     };
     if origin == Origin::Direct && event.source.starts_with(DECISION_SOURCE) {
-        violations.add(field("source"), format!("must not begin with {DECISION_SOURCE}, which is kept for decisions"));
+        violations.add(
+            field("source"),
+            format!("must not begin with {DECISION_SOURCE}, which is kept for decisions"),
+        );
     }
     check_properties(&field("properties"), &event.properties, &mut violations);
     // Whatever is missing was noted, so the fields are there once `finish` is passed.
@@ -49,7 +65,11 @@ pub fn from_proto_event(at: &str, event: proto::UsageEvent, caller: &str, backfi
     violations.clone().finish()?;
     let (((account, source), event_id), (metric, amount)) = read.ok_or(violations)?;
     Ok(Event {
-        identity: Identity { account, source, event_id },
+        identity: Identity {
+            account,
+            source,
+            event_id,
+        },
         metric,
         amount,
         event_at,
@@ -59,25 +79,37 @@ pub fn from_proto_event(at: &str, event: proto::UsageEvent, caller: &str, backfi
     })
 }
 
-fn check_properties(field: &str, properties: &std::collections::HashMap<String, String>, violations: &mut Violations) {
+fn check_properties(
+    field: &str,
+    properties: &std::collections::HashMap<String, String>,
+    violations: &mut Violations,
+) {
     if properties.len() > PROPERTIES_MAX {
         violations.add(field, format!("must hold at most {PROPERTIES_MAX} properties"));
     }
     for (key, value) in properties {
         let good = (1..=64).contains(&key.len())
-            && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'));
+            && key
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'));
         if !good {
             violations.add(field, "must have keys of 1 to 64 of [A-Za-z0-9_.-]");
         }
         if value.len() > PROPERTY_VALUE_BYTES_MAX || value.contains('\0') {
-            violations.add(format!("{field}.{key}"), "must be at most 256 bytes and hold no NUL");
+            violations.add(
+                format!("{field}.{key}"),
+                "must be at most 256 bytes and hold no NUL",
+            );
         }
     }
 }
 
 /// What became of an event.
 pub fn to_proto_recorded(recorded: &Recorded) -> proto::TrackUsageResponse {
-    proto::TrackUsageResponse { duplicate: recorded.duplicate, record_time: Some(to_proto_time(recorded.recorded_at)) }
+    proto::TrackUsageResponse {
+        duplicate: recorded.duplicate,
+        record_time: Some(to_proto_time(recorded.recorded_at)),
+    }
 }
 
 /// What became of one event of a batch.
@@ -89,10 +121,17 @@ pub fn to_proto_result<E: ServiceError>(result: &Result<Recorded, E>) -> proto::
             code: error.kind().grpc_code(),
             reason: error.reason().to_owned(),
             message: error.to_string(),
-            field: error.violations().into_iter().next().map(|violation| violation.field).unwrap_or_default(),
+            field: error
+                .violations()
+                .into_iter()
+                .next()
+                .map(|violation| violation.field)
+                .unwrap_or_default(),
         }),
     };
-    proto::TrackUsageResult { outcome: Some(outcome) }
+    proto::TrackUsageResult {
+        outcome: Some(outcome),
+    }
 }
 
 fn from_proto_metrics(metrics: &[String], violations: &mut Violations) -> Vec<MetricSlug> {
@@ -102,7 +141,9 @@ fn from_proto_metrics(metrics: &[String], violations: &mut Violations) -> Vec<Me
     let mut read: Vec<MetricSlug> = Vec::with_capacity(metrics.len());
     for (index, metric) in metrics.iter().enumerate() {
         let field = format!("metrics[{index}]");
-        let Some(metric) = violations.take(field.as_str(), MetricSlug::parse(metric)) else { continue };
+        let Some(metric) = violations.take(field.as_str(), MetricSlug::parse(metric)) else {
+            continue;
+        };
         if read.contains(&metric) {
             violations.add(field, "must not be named twice");
         }
@@ -111,7 +152,11 @@ fn from_proto_metrics(metrics: &[String], violations: &mut Violations) -> Vec<Me
     read
 }
 
-fn required_time(field: &str, time: Option<&prost_types::Timestamp>, violations: &mut Violations) -> Option<Timestamp> {
+fn required_time(
+    field: &str,
+    time: Option<&prost_types::Timestamp>,
+    violations: &mut Violations,
+) -> Option<Timestamp> {
     match time {
         Some(time) => from_proto_time(field, time, violations),
         None => {
@@ -143,12 +188,21 @@ pub fn from_proto_stats_query(request: &proto::GetUsageStatsRequest) -> Result<S
     let zone = if request.zone.is_empty() {
         None
     } else {
-        violations.take("zone", TimeZone::get(&request.zone).map_err(|_| "must be an IANA zone"))
+        violations.take(
+            "zone",
+            TimeZone::get(&request.zone).map_err(|_| "must be an IANA zone"),
+        )
     };
     let read = account.zip(start.zip(end)).zip(granularity);
     violations.clone().finish()?;
     let ((account, (start, end)), granularity) = read.ok_or(violations)?;
-    Ok(StatsQuery { account, metrics, range: Window { start, end }, granularity, zone })
+    Ok(StatsQuery {
+        account,
+        metrics,
+        range: Window { start, end },
+        granularity,
+        zone,
+    })
 }
 
 /// Statistics, on the wire.
@@ -168,7 +222,10 @@ pub fn to_proto_stats(stats: UsageStats) -> proto::GetUsageStatsResponse {
             })
             .collect(),
     });
-    proto::GetUsageStatsResponse { stats: metrics.collect(), zone: stats.zone }
+    proto::GetUsageStatsResponse {
+        stats: metrics.collect(),
+        zone: stats.zone,
+    }
 }
 
 /// Reads what totals are asked for.
@@ -184,7 +241,10 @@ pub fn from_proto_totals_query(request: &proto::GetLedgerTotalsRequest) -> Resul
     };
     let metrics = from_proto_metrics(&request.metrics, &mut violations);
     let mut time = |field, time: Option<&prost_types::Timestamp>, default| {
-        time.map_or(Some(default), |time| from_proto_time(field, time, &mut violations)).unwrap_or(default)
+        time.map_or(Some(default), |time| {
+            from_proto_time(field, time, &mut violations)
+        })
+        .unwrap_or(default)
     };
     let start = time("start_time", request.start_time.as_ref(), Window::LIFETIME.start);
     let end = time("end_time", request.end_time.as_ref(), Window::LIFETIME.end);
@@ -194,7 +254,12 @@ pub fn from_proto_totals_query(request: &proto::GetLedgerTotalsRequest) -> Resul
         violations.take("source", Source::parse(&request.source))
     };
     violations.finish()?;
-    Ok(TotalsQuery { account, metrics, range: Window { start, end }, source })
+    Ok(TotalsQuery {
+        account,
+        metrics,
+        range: Window { start, end },
+        source,
+    })
 }
 
 /// Totals, on the wire.
@@ -206,7 +271,36 @@ pub fn to_proto_totals(totals: LedgerTotals) -> proto::GetLedgerTotalsResponse {
         events: total.events,
         rollup_amount: total.rollup.get(),
     });
-    proto::GetLedgerTotalsResponse { totals: lines.collect(), rollup_lag_events: totals.rollup_lag_events }
+    proto::GetLedgerTotalsResponse {
+        totals: lines.collect(),
+        rollup_lag_events: totals.rollup_lag_events,
+    }
+}
+
+/// Reads which event is asked for; `caller` is its default source.
+///
+/// # Errors
+/// Every violation found.
+pub fn from_proto_identity(
+    request: &proto::GetUsageEventRequest,
+    caller: &str,
+) -> Result<Identity, Violations> {
+    let mut violations = Violations::default();
+    let account = violations.take("account_id", AccountId::parse(&request.account_id));
+    let source = if request.source.is_empty() {
+        caller
+    } else {
+        &request.source
+    };
+    let source = violations.take("source", Source::parse(source));
+    let event_id = violations.take("event_id", EventId::parse(&request.event_id));
+    let read = account.zip(source).zip(event_id);
+    let ((account, source), event_id) = read.ok_or(violations)?;
+    Ok(Identity {
+        account,
+        source,
+        event_id,
+    })
 }
 
 /// One event of the ledger, on the wire.
@@ -242,7 +336,11 @@ pub fn from_proto_catalog(request: &proto::ApplyCatalogRequest) -> Result<(u64, 
     }
     let mut metrics = Vec::with_capacity(request.metrics.len());
     for (index, metric) in request.metrics.iter().enumerate() {
-        metrics.extend(from_proto_metric(&format!("metrics[{index}]"), metric, &mut violations));
+        metrics.extend(from_proto_metric(
+            &format!("metrics[{index}]"),
+            metric,
+            &mut violations,
+        ));
     }
     violations.finish()?;
     Ok((request.version, metrics))

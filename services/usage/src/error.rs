@@ -25,6 +25,14 @@ pub enum Error {
         /// What was named.
         metric: MetricSlug,
     },
+    /// The ledger has no such event.
+    #[error("there is no event {event_id} of source {source_name}")]
+    UsageEventNotFound {
+        /// The event's id.
+        event_id: String,
+        /// Its source.
+        source_name: String,
+    },
     /// The event lies outside what is accepted.
     #[error("the event's time must be from 35 days back to 5 minutes ahead; a backfill may go further back")]
     EventTimeOutOfRange,
@@ -62,7 +70,7 @@ impl ServiceError for Error {
             Self::PageToken(inner) => inner.kind(),
             Self::Database(inner) => inner.kind(),
             Self::Account(inner) => inner.kind(),
-            Self::MetricNotFound { .. } => ErrorKind::NotFound,
+            Self::MetricNotFound { .. } | Self::UsageEventNotFound { .. } => ErrorKind::NotFound,
             Self::EventTimeOutOfRange | Self::SumOutOfRange => ErrorKind::Invalid,
             Self::EventIdReused { .. } => ErrorKind::AlreadyExists,
             Self::DecisionForbidden => ErrorKind::Forbidden,
@@ -78,6 +86,7 @@ impl ServiceError for Error {
             Self::Database(inner) => inner.reason(),
             Self::Account(inner) => inner.reason(),
             Self::MetricNotFound { .. } => ErrorReason::MetricNotFound.name(),
+            Self::UsageEventNotFound { .. } => ErrorReason::UsageEventNotFound.name(),
             Self::EventTimeOutOfRange => ErrorReason::EventTimeOutOfRange.name(),
             Self::EventIdReused { .. } => ErrorReason::EventIdReused.name(),
             Self::DecisionForbidden => ErrorReason::CallerForbidden.name(),
@@ -94,13 +103,22 @@ impl ServiceError for Error {
             Self::Database(inner) => inner.metadata(),
             Self::Account(inner) => inner.metadata(),
             Self::MetricNotFound { metric } => vec![("metric", metric.to_string())],
-            Self::EventIdReused { event_id, source_name } => {
+            Self::EventIdReused {
+                event_id,
+                source_name,
+            }
+            | Self::UsageEventNotFound {
+                event_id,
+                source_name,
+            } => {
                 vec![("event_id", event_id.clone()), ("source", source_name.clone())]
             }
             Self::VersionStale { given, current } => {
                 vec![("given", given.to_string()), ("current", current.to_string())]
             }
-            Self::EventTimeOutOfRange | Self::DecisionForbidden | Self::Overloaded | Self::SumOutOfRange => Vec::new(),
+            Self::EventTimeOutOfRange | Self::DecisionForbidden | Self::Overloaded | Self::SumOutOfRange => {
+                Vec::new()
+            }
         }
     }
 
@@ -110,7 +128,10 @@ impl ServiceError for Error {
             Self::PageToken(inner) => inner.violations(),
             Self::Account(inner) => inner.violations(),
             Self::EventTimeOutOfRange => {
-                vec![FieldViolation::new("event_time", "must be from 35 days back to 5 minutes ahead")]
+                vec![FieldViolation::new(
+                    "event_time",
+                    "must be from 35 days back to 5 minutes ahead",
+                )]
             }
             _ => Vec::new(),
         }

@@ -9,7 +9,12 @@ use octroi_kit::{
 use octroi_proto::usage::v1::{self as proto, usage_service_server::UsageService};
 use tonic::{Request, Response, Status};
 
-use crate::{convert, domain::event::{Event, Origin}, error::Error, service::Service};
+use crate::{
+    convert,
+    domain::event::{Event, Origin},
+    error::Error,
+    service::Service,
+};
 
 /// The most events of a batch.
 const BATCH_EVENTS_MAX: usize = 10_000;
@@ -76,7 +81,10 @@ impl UsageService for Handler {
             return Err(refused(violations));
         }
         if let Some(principal) = principal
-            && request.events.iter().any(|event| event.account_id != principal.account.as_str())
+            && request
+                .events
+                .iter()
+                .any(|event| event.account_id != principal.account.as_str())
         {
             return Err(auth::principal_mismatch());
         }
@@ -110,11 +118,26 @@ impl UsageService for Handler {
         let query = convert::from_proto_totals_query(request.get_ref()).map_err(refused)?;
         if query.account.is_none() && caller.role != Role::Operator {
             let mut violations = Violations::default();
-            violations.add("account_id", "must be given: only an operator may ask for all accounts");
+            violations.add(
+                "account_id",
+                "must be given: only an operator may ask for all accounts",
+            );
             return Err(refused(violations));
         }
         let totals = self.service.get_ledger_totals(query).await.map_err(refused)?;
         Ok(Response::new(convert::to_proto_totals(totals)))
+    }
+
+    async fn get_usage_event(
+        &self,
+        request: Request<proto::GetUsageEventRequest>,
+    ) -> Result<Response<proto::GetUsageEventResponse>, Status> {
+        let caller = auth::caller(&request)?;
+        auth::check_principal(&request, &request.get_ref().account_id)?;
+        let identity = convert::from_proto_identity(request.get_ref(), &caller.name).map_err(refused)?;
+        let event = self.service.get_usage_event(identity).await.map_err(refused)?;
+        let event = Some(convert::to_proto_recorded_event(event));
+        Ok(Response::new(proto::GetUsageEventResponse { event }))
     }
 
     async fn list_usage_events(
@@ -133,17 +156,28 @@ impl UsageService for Handler {
         let limit = page_size(request.page_size, &mut violations);
         violations.clone().finish().map_err(refused)?;
         let account = account.ok_or_else(|| refused(violations))?;
-        let cursor = self.pages.read(EVENTS_LIST, account.as_str(), &request.page_token).map_err(refused)?;
+        let cursor = self
+            .pages
+            .read(EVENTS_LIST, account.as_str(), &request.page_token)
+            .map_err(refused)?;
         let before = cursor.and_then(|cursor| cursor.parse().ok());
-        let events =
-            self.service.list_usage_events(account.clone(), metric, before, limit).await.map_err(refused)?;
+        let events = self
+            .service
+            .list_usage_events(account.clone(), metric, before, limit)
+            .await
+            .map_err(refused)?;
         let full = i64::try_from(events.len()).is_ok_and(|count| count == limit);
         let next_page_token = match events.last() {
-            Some(last) if full => self.pages.make(EVENTS_LIST, account.as_str(), &last.sequence.to_string()),
+            Some(last) if full => self
+                .pages
+                .make(EVENTS_LIST, account.as_str(), &last.sequence.to_string()),
             _ => String::new(),
         };
         let events = events.into_iter().map(convert::to_proto_recorded_event).collect();
-        Ok(Response::new(proto::ListUsageEventsResponse { events, next_page_token }))
+        Ok(Response::new(proto::ListUsageEventsResponse {
+            events,
+            next_page_token,
+        }))
     }
 
     async fn apply_catalog(
@@ -151,7 +185,11 @@ impl UsageService for Handler {
         request: Request<proto::ApplyCatalogRequest>,
     ) -> Result<Response<proto::ApplyCatalogResponse>, Status> {
         let (version, metrics) = convert::from_proto_catalog(request.get_ref()).map_err(refused)?;
-        let version = self.service.apply_catalog(version, metrics).await.map_err(refused)?;
+        let version = self
+            .service
+            .apply_catalog(version, metrics)
+            .await
+            .map_err(refused)?;
         Ok(Response::new(proto::ApplyCatalogResponse { version }))
     }
 }

@@ -44,10 +44,15 @@ pub async fn component(context: &Context) -> anyhow::Result<Component> {
     let directory = Directory::new(context.links.to("account", NAME)?);
     let service = service::Service::new(&db, directory, &wake, &config.ledger);
     let pages = PageTokens::new(&context.auth.derived_key("usage pages"));
-    let server = UsageServiceServer::new(grpc::Handler::new(service, pages)).max_decoding_message_size(BATCH_BYTES_MAX);
+    let server = UsageServiceServer::new(grpc::Handler::new(service, pages))
+        .max_decoding_message_size(BATCH_BYTES_MAX);
 
     let mut component = Component::new(NAME).with_schema(context, &db, &MIGRATOR, &wake);
     component.consumers.push(consumer::rollup(&db, &wake));
-    component.grpc = Some(Grpc { service_name: SERVICE_NAME, routes: Routes::new(server), deadline: Duration::from_secs(10) });
+    component.grpc = Some(Grpc {
+        service_name: SERVICE_NAME,
+        routes: Routes::new(server),
+        deadline: Duration::from_secs(10),
+    });
     Ok(component)
 }

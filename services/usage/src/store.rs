@@ -22,19 +22,32 @@ fn corrupt<E>(what: &'static str) -> impl FnOnce(E) -> DatabaseError {
 
 /// The metrics of the catalog.
 pub async fn list_metrics(connection: &mut PgConnection) -> Result<Vec<MetricSlug>, DatabaseError> {
-    let slugs: Vec<String> = sqlx::query_scalar("SELECT slug FROM metric").fetch_all(connection).await?;
-    slugs.iter().map(|slug| MetricSlug::parse(slug).map_err(corrupt("metric"))).collect()
+    let slugs: Vec<String> = sqlx::query_scalar("SELECT slug FROM metric")
+        .fetch_all(connection)
+        .await?;
+    slugs
+        .iter()
+        .map(|slug| MetricSlug::parse(slug).map_err(corrupt("metric")))
+        .collect()
 }
 
 /// The catalog's version, 0 where none was applied; nobody else changes it until the transaction ends.
 pub async fn lock_catalog_version(connection: &mut PgConnection) -> Result<u64, DatabaseError> {
-    sqlx::query("LOCK TABLE catalog IN SHARE ROW EXCLUSIVE MODE").execute(&mut *connection).await?;
-    let version: Option<i64> = sqlx::query_scalar("SELECT version FROM catalog").fetch_optional(connection).await?;
+    sqlx::query("LOCK TABLE catalog IN SHARE ROW EXCLUSIVE MODE")
+        .execute(&mut *connection)
+        .await?;
+    let version: Option<i64> = sqlx::query_scalar("SELECT version FROM catalog")
+        .fetch_optional(connection)
+        .await?;
     u64::try_from(version.unwrap_or(0)).map_err(corrupt("catalog version"))
 }
 
 /// Sets version and metrics. A metric that is not in the new catalog stays: the ledger speaks of it.
-pub async fn update_catalog(connection: &mut PgConnection, version: u64, metrics: &[Metric]) -> Result<(), Error> {
+pub async fn update_catalog(
+    connection: &mut PgConnection,
+    version: u64,
+    metrics: &[Metric],
+) -> Result<(), Error> {
     let version = i64::try_from(version).map_err(corrupt("catalog version"))?;
     sqlx::query("INSERT INTO catalog (version) VALUES ($1) ON CONFLICT (singleton) DO UPDATE SET version = excluded.version")
         .bind(version)
@@ -62,11 +75,13 @@ pub async fn insert_events(
     events: &[&Accepted],
     now: Timestamp,
 ) -> Result<HashSet<Identity>, DatabaseError> {
-    let text = |part: fn(&Event) -> &str| -> Vec<&str> { events.iter().map(|one| part(&one.event)).collect() };
+    let text =
+        |part: fn(&Event) -> &str| -> Vec<&str> { events.iter().map(|one| part(&one.event)).collect() };
     let amounts: Vec<i64> = events.iter().map(|one| one.event.amount.as_i64()).collect();
     let times: Vec<OffsetDateTime> = events.iter().map(|one| to_sql(one.event_at)).collect();
     let backfills: Vec<bool> = events.iter().map(|one| one.event.backfill).collect();
-    let properties: Vec<Json<&BTreeMap<String, String>>> = events.iter().map(|one| Json(&one.event.properties)).collect();
+    let properties: Vec<Json<&BTreeMap<String, String>>> =
+        events.iter().map(|one| Json(&one.event.properties)).collect();
     let hashes: Vec<&[u8]> = events.iter().map(|one| &one.payload_hash[..]).collect();
     let inserted: Vec<(String, String, String)> = sqlx::query_as(
         "INSERT INTO usage_event
@@ -129,7 +144,13 @@ pub async fn find_recorded(
     rows.into_iter()
         .map(|(account, source, event_id, hash, recorded_at)| {
             let payload_hash = hash.try_into().map_err(corrupt("payload hash"))?;
-            Ok((identity((account, source, event_id))?, Known { payload_hash, recorded_at }))
+            Ok((
+                identity((account, source, event_id))?,
+                Known {
+                    payload_hash,
+                    recorded_at,
+                },
+            ))
         })
         .collect()
 }
@@ -150,7 +171,12 @@ pub async fn add_to_rollups(
 ) -> Result<(), DatabaseError> {
     let amounts: Result<Vec<sqlx::types::Decimal>, _> = increments
         .values()
-        .map(|one| i128::try_from(one.amount).ok().and_then(|amount| sqlx::types::Decimal::try_from_i128_with_scale(amount, 0).ok()).ok_or(()))
+        .map(|one| {
+            i128::try_from(one.amount)
+                .ok()
+                .and_then(|amount| sqlx::types::Decimal::try_from_i128_with_scale(amount, 0).ok())
+                .ok_or(())
+        })
         .collect();
     let amounts = amounts.map_err(corrupt("amount"))?;
     let accounts: Vec<&str> = increments.keys().map(|key| key.0.as_str()).collect();
@@ -210,21 +236,37 @@ pub async fn sum_buckets(
     }
     let stats = metrics.iter().map(|metric| {
         let buckets = (1_i64..).zip(windows).map(|(place, window)| {
-            let (amount, events) = sums.get(&(metric.to_string(), place)).copied().unwrap_or_default();
-            UsageBucket { window: *window, amount, events }
+            let (amount, events) = sums
+                .get(&(metric.to_string(), place))
+                .copied()
+                .unwrap_or_default();
+            UsageBucket {
+                window: *window,
+                amount,
+                events,
+            }
         });
-        MetricStats { metric: metric.clone(), buckets: buckets.collect() }
+        MetricStats {
+            metric: metric.clone(),
+            buckets: buckets.collect(),
+        }
     });
     Ok(stats.collect())
 }
 
 fn units(sum: &str) -> Result<Units, Error> {
     let sum: u128 = sum.parse().map_err(corrupt("sum"))?;
-    u64::try_from(sum).ok().and_then(|sum| Units::new(sum).ok()).ok_or(Error::SumOutOfRange)
+    u64::try_from(sum)
+        .ok()
+        .and_then(|sum| Units::new(sum).ok())
+        .ok_or(Error::SumOutOfRange)
 }
 
 /// Sums the ledger by origin, and the rollups beside it.
-pub async fn sum_ledger(connection: &mut PgConnection, query: &TotalsQuery) -> Result<Vec<MetricTotal>, Error> {
+pub async fn sum_ledger(
+    connection: &mut PgConnection,
+    query: &TotalsQuery,
+) -> Result<Vec<MetricTotal>, Error> {
     let account = query.account.as_ref().map(AccountId::as_str);
     let metrics: Vec<&str> = query.metrics.iter().map(MetricSlug::as_str).collect();
     let start = to_sql(query.range.start);
@@ -258,7 +300,11 @@ pub async fn sum_ledger(connection: &mut PgConnection, query: &TotalsQuery) -> R
     .fetch_all(connection)
     .await
     .map_err(DatabaseError::from)?;
-    query.metrics.iter().map(|metric| total_of(metric, &ledger, &rollups)).collect()
+    query
+        .metrics
+        .iter()
+        .map(|metric| total_of(metric, &ledger, &rollups))
+        .collect()
 }
 
 fn total_of(
@@ -266,8 +312,13 @@ fn total_of(
     ledger: &[(String, String, String, i64)],
     rollups: &[(String, String)],
 ) -> Result<MetricTotal, Error> {
-    let mut total =
-        MetricTotal { metric: metric.clone(), decided: Units::ZERO, direct: Units::ZERO, events: 0, rollup: Units::ZERO };
+    let mut total = MetricTotal {
+        metric: metric.clone(),
+        decided: Units::ZERO,
+        direct: Units::ZERO,
+        events: 0,
+        rollup: Units::ZERO,
+    };
     if let Some((_, decided, direct, events)) = ledger.iter().find(|row| row.0 == metric.as_str()) {
         total.decided = units(decided)?;
         total.direct = units(direct)?;
@@ -289,7 +340,19 @@ pub async fn count_rollup_lag(connection: &mut PgConnection) -> Result<u64, Data
     u64::try_from(lag).map_err(corrupt("rollup"))
 }
 
-type EventRow = (String, String, String, String, i64, OffsetDateTime, OffsetDateTime, String, bool, Json<BTreeMap<String, String>>, i64);
+type EventRow = (
+    String,
+    String,
+    String,
+    String,
+    i64,
+    OffsetDateTime,
+    OffsetDateTime,
+    String,
+    bool,
+    Json<BTreeMap<String, String>>,
+    i64,
+);
 
 /// Up to `limit` events of an account before the place `before`, the newest first.
 pub async fn list_events(
@@ -315,8 +378,37 @@ pub async fn list_events(
     rows.into_iter().map(|row| Ok(recorded_event(row)?)).collect()
 }
 
+/// The event of an identity.
+pub async fn find_event(
+    connection: &mut PgConnection,
+    identity: &Identity,
+) -> Result<Option<RecordedEvent>, DatabaseError> {
+    let row: Option<EventRow> = sqlx::query_as(
+        "SELECT account_id, source, event_id, metric, amount, event_at, recorded_at, origin, backfill, properties, sequence
+         FROM usage_event WHERE account_id = $1 AND source = $2 AND event_id = $3",
+    )
+    .bind(identity.account.as_str())
+    .bind(identity.source.as_str())
+    .bind(identity.event_id.as_str())
+    .fetch_optional(connection)
+    .await?;
+    row.map(recorded_event).transpose()
+}
+
 fn recorded_event(row: EventRow) -> Result<RecordedEvent, DatabaseError> {
-    let (account, source, event_id, metric, amount, event_at, recorded_at, origin, backfill, properties, sequence) = row;
+    let (
+        account,
+        source,
+        event_id,
+        metric,
+        amount,
+        event_at,
+        recorded_at,
+        origin,
+        backfill,
+        properties,
+        sequence,
+    ) = row;
     let event = Event {
         identity: identity((account, source, event_id))?,
         metric: MetricSlug::parse(&metric).map_err(corrupt("metric"))?,
@@ -326,5 +418,9 @@ fn recorded_event(row: EventRow) -> Result<RecordedEvent, DatabaseError> {
         origin: Origin::from_name(&origin).ok_or(DatabaseError::Corrupt { what: "origin" })?,
         backfill,
     };
-    Ok(RecordedEvent { event, recorded_at: from_sql(recorded_at), sequence })
+    Ok(RecordedEvent {
+        event,
+        recorded_at: from_sql(recorded_at),
+        sequence,
+    })
 }

@@ -147,8 +147,12 @@ impl Fleet {
         }
         for member in &mut fleet.members {
             let call = std::mem::take(&mut member.call);
-            let call = builder.settings.iter().fold(call, |call, (key, value)| call.set(key, value));
-            member.call = (builder.environment.iter()).fold(call, |call, (name, value)| call.environment(name, value));
+            let call = builder
+                .settings
+                .iter()
+                .fold(call, |call, (key, value)| call.set(key, value));
+            member.call =
+                (builder.environment.iter()).fold(call, |call, (name, value)| call.environment(name, value));
         }
         for name in fleet.member_names() {
             fleet.launch(name)?;
@@ -189,7 +193,11 @@ impl Fleet {
     async fn plan_split(&mut self) -> Result<()> {
         let (redis, bus) = tokio::join!(backends::redis(), backends::rabbitmq());
         let (counters, bus) = (redis.namespace().await?, bus.namespace());
-        let minting = Call::new(self.dir.path(), "tokens", &["tokens", "mint", "--dir", text(&self.tokens)?]);
+        let minting = Call::new(
+            self.dir.path(),
+            "tokens",
+            &["tokens", "mint", "--dir", text(&self.tokens)?],
+        );
         minting.ends().await?.succeeded()?;
         for service in SERVICES {
             self.addresses.insert(service, free_address()?);
@@ -197,7 +205,11 @@ impl Fleet {
         for service in SERVICES {
             let admin = free_address()?;
             let address = self.address(service);
-            let listen = if service == "gateway" { "gateway.listen" } else { "grpc.listen" };
+            let listen = if service == "gateway" {
+                "gateway.listen"
+            } else {
+                "grpc.listen"
+            };
             let mut call = Call::new(self.dir.path(), service, &["run", service])
                 .set("data_dir", text(&self.dir.path().join("data"))?)
                 .set(listen, address.to_string())
@@ -207,7 +219,10 @@ impl Fleet {
                 .set("bus.url", &bus.url)
                 .set("bus.namespace", &bus.namespace);
             for other in backends::SERVICES.into_iter().filter(|other| *other != service) {
-                call = call.set(&format!("links.{other}"), format!("http://{}", self.address(other)));
+                call = call.set(
+                    &format!("links.{other}"),
+                    format!("http://{}", self.address(other)),
+                );
             }
             call = match service {
                 "gateway" => call.set("gateway.public_url", format!("http://{address}")),
@@ -291,7 +306,8 @@ impl Fleet {
     /// When the caller has no token.
     pub fn clients(&self, caller: &str) -> Result<Clients> {
         let path = self.token_file(caller);
-        let token = std::fs::read_to_string(&path).with_context(|| format!("{caller} has no {}", path.display()))?;
+        let token =
+            std::fs::read_to_string(&path).with_context(|| format!("{caller} has no {}", path.display()))?;
         self.clients_with(token.trim())
     }
 
@@ -317,7 +333,10 @@ impl Fleet {
         let call = Call::new(self.dir.path(), name, arguments).set("auth.tokens_dir", text(&self.tokens)?);
         let services = backends::SERVICES.into_iter();
         Ok(services.fold(call, |call, service| {
-            call.set(&format!("links.{service}"), format!("http://{}", self.address(service)))
+            call.set(
+                &format!("links.{service}"),
+                format!("http://{}", self.address(service)),
+            )
         }))
     }
 
@@ -326,7 +345,11 @@ impl Fleet {
     /// # Errors
     /// When it runs no more.
     pub async fn kill(&mut self, service: &str) -> Result<()> {
-        let mut program = self.member(service)?.program.take().context("it was killed before")?;
+        let mut program = self
+            .member(service)?
+            .program
+            .take()
+            .context("it was killed before")?;
         program.signal(Signal::SIGKILL)?;
         program.ended().await?;
         Ok(())
@@ -337,7 +360,11 @@ impl Fleet {
     /// # Errors
     /// When it runs no more.
     pub async fn stop(&mut self, service: &str) -> Result<ExitStatus> {
-        let mut program = self.member(service)?.program.take().context("it was stopped before")?;
+        let mut program = self
+            .member(service)?
+            .program
+            .take()
+            .context("it was stopped before")?;
         program.signal(Signal::SIGTERM)?;
         program.ended().await
     }
@@ -405,10 +432,18 @@ impl Fleet {
 
     async fn become_ready(&mut self) -> Result<()> {
         for member in &mut self.members {
-            let Some(program) = &mut member.program else { continue };
+            let Some(program) = &mut member.program else {
+                continue;
+            };
             let file = member.call.addresses_file();
             let waited = program.becomes_ready(member.admin, file.as_deref()).await;
-            waited.with_context(|| format!("{} is not ready; the end of its log:\n{}", member.name, member.call.log_tail()))?;
+            waited.with_context(|| {
+                format!(
+                    "{} is not ready; the end of its log:\n{}",
+                    member.name,
+                    member.call.log_tail()
+                )
+            })?;
         }
         Ok(())
     }
@@ -464,7 +499,10 @@ async fn create_database() -> Result<TestDatabase> {
 pub fn open_dir() -> Result<TempDir> {
     use std::os::unix::fs::PermissionsExt as _;
     let permissions = std::fs::Permissions::from_mode(0o711);
-    Ok(tempfile::Builder::new().prefix("octroi-test-").permissions(permissions).tempdir()?)
+    Ok(tempfile::Builder::new()
+        .prefix("octroi-test-")
+        .permissions(permissions)
+        .tempdir()?)
 }
 
 /// An address on loopback that nobody listens on.

@@ -45,7 +45,11 @@ impl InProcess {
             Ok(found) => found,
             Err(cold) => return Taken::Cold(cold),
         };
-        if asks.iter().zip(&found).any(|(ask, level)| !level.has_room_for(ask.amount, ask.max)) {
+        if asks
+            .iter()
+            .zip(&found)
+            .any(|(ask, level)| !level.has_room_for(ask.amount, ask.max))
+        {
             return Taken::No(found);
         }
         for (ask, level) in asks.iter().zip(&mut found) {
@@ -67,7 +71,9 @@ impl InProcess {
 
     pub(super) fn give_back(&self, account: &AccountId, asks: &[Ask]) {
         let mut state = self.state();
-        let Some(levels) = state.levels.get_mut(account) else { return };
+        let Some(levels) = state.levels.get_mut(account) else {
+            return;
+        };
         for ask in asks {
             if let Some(level) = levels.get_mut(&ask.key) {
                 level.decided = level.decided.saturating_sub(ask.amount);
@@ -90,7 +96,9 @@ impl InProcess {
 
     pub(super) fn raise_direct(&self, account: &AccountId, totals: &[(WindowKey, Units)]) {
         let mut state = self.state();
-        let Some(levels) = state.levels.get_mut(account) else { return };
+        let Some(levels) = state.levels.get_mut(account) else {
+            return;
+        };
         for (key, total) in totals {
             if let Some(level) = levels.get_mut(key) {
                 level.direct = level.direct.max(*total);
@@ -106,11 +114,15 @@ impl InProcess {
         state.answers_by_age.push_back((now, key));
         loop {
             let too_many = state.answers.len() > ANSWERS_MAX;
-            let Some((at, _)) = state.answers_by_age.front() else { break };
+            let Some((at, _)) = state.answers_by_age.front() else {
+                break;
+            };
             if !too_many && !is_old(*at) {
                 break;
             }
-            let Some((at, key)) = state.answers_by_age.pop_front() else { break };
+            let Some((at, key)) = state.answers_by_age.pop_front() else {
+                break;
+            };
             if state.answers.get(&key).is_some_and(|(kept_at, _)| *kept_at == at) {
                 state.answers.remove(&key);
                 if too_many {

@@ -33,7 +33,12 @@ impl WindowKey {
     /// The window of a metric's limit.
     #[must_use]
     pub fn new(metric: &MetricSlug, period: Period, window: Window) -> Self {
-        Self { metric: metric.clone(), period, start: window.start, end: window.end }
+        Self {
+            metric: metric.clone(),
+            period,
+            start: window.start,
+            end: window.end,
+        }
     }
 }
 
@@ -101,7 +106,12 @@ impl Counters {
     ///
     /// # Errors
     /// [`CountersError`]; whether anything was taken is then unknown.
-    pub async fn take(&self, account: &AccountId, asks: &[Ask], now: Timestamp) -> Result<Taken, CountersError> {
+    pub async fn take(
+        &self,
+        account: &AccountId,
+        asks: &[Ask],
+        now: Timestamp,
+    ) -> Result<Taken, CountersError> {
         match self {
             Self::Redis(redis) => redis.take(account, asks, now).await,
             Self::InProcess(memory) => Ok(memory.take(account, asks)),
@@ -157,7 +167,11 @@ impl Counters {
     ///
     /// # Errors
     /// [`CountersError`].
-    pub async fn raise_direct(&self, account: &AccountId, totals: &[(WindowKey, Units)]) -> Result<(), CountersError> {
+    pub async fn raise_direct(
+        &self,
+        account: &AccountId,
+        totals: &[(WindowKey, Units)],
+    ) -> Result<(), CountersError> {
         match self {
             Self::Redis(redis) => redis.raise_direct(account, totals).await,
             Self::InProcess(memory) => {
@@ -171,7 +185,12 @@ impl Counters {
     ///
     /// # Errors
     /// [`CountersError`].
-    pub async fn remember(&self, account: &AccountId, key: &RequestKey, answer: Vec<u8>) -> Result<(), CountersError> {
+    pub async fn remember(
+        &self,
+        account: &AccountId,
+        key: &RequestKey,
+        answer: Vec<u8>,
+    ) -> Result<(), CountersError> {
         match self {
             Self::Redis(redis) => redis.remember(account, key, answer).await,
             Self::InProcess(memory) => {
@@ -185,7 +204,11 @@ impl Counters {
     ///
     /// # Errors
     /// [`CountersError`].
-    pub async fn recall(&self, account: &AccountId, key: &RequestKey) -> Result<Option<Vec<u8>>, CountersError> {
+    pub async fn recall(
+        &self,
+        account: &AccountId,
+        key: &RequestKey,
+    ) -> Result<Option<Vec<u8>>, CountersError> {
         match self {
             Self::Redis(redis) => redis.recall(account, key).await,
             Self::InProcess(memory) => Ok(memory.recall(account, key)),

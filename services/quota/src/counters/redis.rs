@@ -9,8 +9,8 @@ use std::{sync::Arc, time::Duration};
 use fred::{
     clients::Pool,
     prelude::{
-        Builder, ClientLike as _, Config, ConnectionConfig, Error, Expiration, KeysInterface as _, PerformanceConfig,
-        ReconnectPolicy, TcpConfig,
+        Builder, ClientLike as _, Config, ConnectionConfig, Error, Expiration, KeysInterface as _,
+        PerformanceConfig, ReconnectPolicy, TcpConfig,
     },
     types::{Value, scripts::Script},
 };
@@ -63,7 +63,10 @@ impl Redis {
                 connection.max_command_buffer_len = 10_000;
                 connection.unresponsive.max_timeout = Some(Duration::from_secs(1));
                 connection.unresponsive.interval = Duration::from_millis(500);
-                connection.tcp = TcpConfig { nodelay: Some(true), ..TcpConfig::default() };
+                connection.tcp = TcpConfig {
+                    nodelay: Some(true),
+                    ..TcpConfig::default()
+                };
             })
             .set_policy(ReconnectPolicy::new_exponential(0, 50, 2_000, 2));
         let pool = builder.build_pool(config.connections)?;
@@ -80,7 +83,12 @@ impl Redis {
 
     fn key(&self, account: &AccountId, window: &WindowKey) -> String {
         let start = window.start.as_second();
-        format!("{}:{{{account}}}:w:{}:{}:{start}", self.0.namespace, window.metric, window.period.as_str())
+        format!(
+            "{}:{{{account}}}:w:{}:{}:{start}",
+            self.0.namespace,
+            window.metric,
+            window.period.as_str()
+        )
     }
 
     async fn run(
@@ -89,11 +97,18 @@ impl Redis {
         keys: Vec<String>,
         arguments: Vec<String>,
     ) -> Result<Vec<Value>, CountersError> {
-        let answer: Value = script.evalsha_with_reload(self.0.pool.next(), keys, arguments).await?;
+        let answer: Value = script
+            .evalsha_with_reload(self.0.pool.next(), keys, arguments)
+            .await?;
         Ok(answer.into_array())
     }
 
-    pub(super) async fn take(&self, account: &AccountId, asks: &[Ask], now: Timestamp) -> Result<Taken, CountersError> {
+    pub(super) async fn take(
+        &self,
+        account: &AccountId,
+        asks: &[Ask],
+        now: Timestamp,
+    ) -> Result<Taken, CountersError> {
         if asks.is_empty() {
             return Ok(Taken::Yes(Vec::new()));
         }
@@ -113,7 +128,10 @@ impl Redis {
             return Ok(Taken::No(Vec::new()));
         }
         let names = keys.iter().map(|key| self.key(account, key)).collect();
-        let arguments = keys.iter().flat_map(|_| ["1".to_owned(), "0".to_owned(), "0".to_owned()]).collect();
+        let arguments = keys
+            .iter()
+            .flat_map(|_| ["1".to_owned(), "0".to_owned(), "0".to_owned()])
+            .collect();
         read_taken(&self.run(&self.0.take, names, arguments).await?)
     }
 
@@ -159,7 +177,10 @@ impl Redis {
     }
 
     fn answer_key(&self, account: &AccountId, key: &RequestKey) -> String {
-        format!("{}:{{{account}}}:r:{}:{}", self.0.namespace, key.caller, key.request)
+        format!(
+            "{}:{{{account}}}:r:{}:{}",
+            self.0.namespace, key.caller, key.request
+        )
     }
 
     pub(super) async fn remember(
@@ -171,7 +192,10 @@ impl Redis {
         let ttl_s = i64::try_from(ANSWER_TTL_S).unwrap_or(i64::MAX);
         let expiration = Some(Expiration::EX(ttl_s));
         let answer = Value::Bytes(answer.into());
-        self.0.pool.set::<(), _, _>(self.answer_key(account, key), answer, expiration, None, false).await?;
+        self.0
+            .pool
+            .set::<(), _, _>(self.answer_key(account, key), answer, expiration, None, false)
+            .await?;
         Ok(())
     }
 
@@ -207,13 +231,21 @@ fn read_taken(answer: &[Value]) -> Result<Taken, CountersError> {
         numbers
             .chunks_exact(2)
             .map(|pair| match pair {
-                [decided, direct] => Ok(Level { decided: units(*decided)?, direct: units(*direct)? }),
+                [decided, direct] => Ok(Level {
+                    decided: units(*decided)?,
+                    direct: units(*direct)?,
+                }),
                 _ => Err(unreadable()),
             })
             .collect()
     };
     match verdict.as_str().as_deref() {
-        Some("cold") => Ok(Taken::Cold(numbers.iter().filter_map(|index| usize::try_from(*index).ok()).collect())),
+        Some("cold") => Ok(Taken::Cold(
+            numbers
+                .iter()
+                .filter_map(|index| usize::try_from(*index).ok())
+                .collect(),
+        )),
         Some("yes") => Ok(Taken::Yes(levels()?)),
         Some("no") => Ok(Taken::No(levels()?)),
         _ => Err(unreadable()),

@@ -25,7 +25,9 @@ impl Level {
     /// Whether `amount` more fits under `max`, and under what can be counted at all.
     #[must_use]
     pub fn has_room_for(self, amount: Units, max: Option<Units>) -> bool {
-        self.taken().checked_add(amount).is_some_and(|sum| max.is_none_or(|max| sum <= max))
+        self.taken()
+            .checked_add(amount)
+            .is_some_and(|sum| max.is_none_or(|max| sum <= max))
     }
 }
 
@@ -149,7 +151,9 @@ pub fn decide(id: String, asked: &[Asked], levels: &[Level], took: bool, now: Ti
         reason: binding.map(|_| DenialReason::QuotaExceeded),
         limits,
         binding_limit: binding.map(|(index, _)| index),
-        retry_after: wait.map(|end| end.duration_since(now)).filter(|wait| wait.is_positive()),
+        retry_after: wait
+            .map(|end| end.duration_since(now))
+            .filter(|wait| wait.is_positive()),
         missing_features: Vec::new(),
         degraded: false,
         repeated_request: false,
@@ -166,12 +170,21 @@ fn would_deny(asked: &Asked, level: Level, took: bool) -> bool {
 
 /// Denies a check for features that the plan does not have. Nothing is taken.
 #[must_use]
-pub fn deny_for_features(id: String, asked: &[Asked], levels: &[Level], missing: Vec<FeaturePlans>) -> Decision {
+pub fn deny_for_features(
+    id: String,
+    asked: &[Asked],
+    levels: &[Level],
+    missing: Vec<FeaturePlans>,
+) -> Decision {
     Decision {
         id,
         allowed: false,
         reason: Some(DenialReason::SubscriptionRequired),
-        limits: asked.iter().zip(levels).map(|(one, level)| status(one, *level, false)).collect(),
+        limits: asked
+            .iter()
+            .zip(levels)
+            .map(|(one, level)| status(one, *level, false))
+            .collect(),
         binding_limit: None,
         retry_after: None,
         missing_features: missing,
@@ -211,16 +224,27 @@ mod tests {
             thresholds: DEFAULT_THRESHOLDS.to_vec(),
         };
         Asked {
-            effective: EffectiveLimit { limit, stage_factor_percent: 100 },
-            window: Window { start: at("2026-03-01T00:00:00Z"), end },
+            effective: EffectiveLimit {
+                limit,
+                stage_factor_percent: 100,
+            },
+            window: Window {
+                start: at("2026-03-01T00:00:00Z"),
+                end,
+            },
             amount: units(amount),
         }
     }
 
     #[track_caller]
     fn check(asked: &[Asked], taken: &[u64], allowed: bool, binding: Option<usize>) -> Decision {
-        let levels: Vec<Level> =
-            taken.iter().map(|taken| Level { decided: units(*taken), direct: Units::ZERO }).collect();
+        let levels: Vec<Level> = taken
+            .iter()
+            .map(|taken| Level {
+                decided: units(*taken),
+                direct: Units::ZERO,
+            })
+            .collect();
         let decision = decide("d".into(), asked, &levels, false, at("2026-03-01T10:30:00Z"));
         assert_eq!((decision.allowed, decision.binding_limit), (allowed, binding));
         decision
@@ -239,17 +263,42 @@ mod tests {
 
     #[test]
     fn soft_limits_end_at_their_ceiling_and_shadows_never() {
-        check(&[asked(LimitMode::Soft, None, Period::Day, 10, 5)], &[1_000], true, None);
-        check(&[asked(LimitMode::Soft, Some(20), Period::Day, 10, 5)], &[15], true, None);
-        let denied = check(&[asked(LimitMode::Soft, Some(20), Period::Day, 10, 5)], &[16], false, Some(0));
+        check(
+            &[asked(LimitMode::Soft, None, Period::Day, 10, 5)],
+            &[1_000],
+            true,
+            None,
+        );
+        check(
+            &[asked(LimitMode::Soft, Some(20), Period::Day, 10, 5)],
+            &[15],
+            true,
+            None,
+        );
+        let denied = check(
+            &[asked(LimitMode::Soft, Some(20), Period::Day, 10, 5)],
+            &[16],
+            false,
+            Some(0),
+        );
         assert_eq!(denied.limits[0].overage, units(6));
-        let shadow = check(&[asked(LimitMode::Shadow, None, Period::Day, 10, 5)], &[6], true, None);
+        let shadow = check(
+            &[asked(LimitMode::Shadow, None, Period::Day, 10, 5)],
+            &[6],
+            true,
+            None,
+        );
         assert!(shadow.limits[0].would_deny);
     }
 
     #[test]
     fn a_lifetime_limit_says_no_time_to_wait_for() {
-        let denied = check(&[asked(LimitMode::Hard, None, Period::Lifetime, 1, 1)], &[1], false, Some(0));
+        let denied = check(
+            &[asked(LimitMode::Hard, None, Period::Lifetime, 1, 1)],
+            &[1],
+            false,
+            Some(0),
+        );
         assert_eq!((denied.retry_after, denied.limits[0].end), (None, None));
     }
 

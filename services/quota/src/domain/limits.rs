@@ -26,8 +26,16 @@ pub struct StageRules<'a> {
 
 /// The limits that hold in `stage`. A stage never takes back what is used: it lowers what may still be taken.
 #[must_use]
-pub fn effective_limits(entitlements: &Entitlements, stage: Stage, rules: StageRules<'_>) -> Vec<EffectiveLimit> {
-    let entitlements = if stage == Stage::Suspended { rules.default_entitlements } else { entitlements };
+pub fn effective_limits(
+    entitlements: &Entitlements,
+    stage: Stage,
+    rules: StageRules<'_>,
+) -> Vec<EffectiveLimit> {
+    let entitlements = if stage == Stage::Suspended {
+        rules.default_entitlements
+    } else {
+        entitlements
+    };
     let mut limits: Vec<EffectiveLimit> = entitlements
         .limits
         .iter()
@@ -35,7 +43,14 @@ pub fn effective_limits(entitlements: &Entitlements, stage: Stage, rules: StageR
             let percent = stage_factor_percent(&limit.metric, stage, rules);
             let amount = limit.amount.percent(percent);
             let ceiling = limit.ceiling.map(|ceiling| ceiling.percent(percent));
-            EffectiveLimit { limit: Limit { amount, ceiling, ..limit.clone() }, stage_factor_percent: percent }
+            EffectiveLimit {
+                limit: Limit {
+                    amount,
+                    ceiling,
+                    ..limit.clone()
+                },
+                stage_factor_percent: percent,
+            }
         })
         .collect();
     limits.sort_by(|a, b| (&a.limit.metric, a.limit.period).cmp(&(&b.limit.metric, b.limit.period)));
@@ -47,7 +62,11 @@ fn stage_factor_percent(metric: &MetricSlug, stage: Stage, rules: StageRules<'_>
         Stage::Current | Stage::Grace | Stage::Suspended => 100,
         Stage::Restricted => rules.restricted_percent,
         Stage::ReadOnly => {
-            if rules.metrics.get(metric).is_some_and(|metric| metric.write) { 0 } else { 100 }
+            if rules.metrics.get(metric).is_some_and(|metric| metric.write) {
+                0
+            } else {
+                100
+            }
         }
     }
 }
@@ -66,7 +85,8 @@ pub fn hard_max(limit: &Limit) -> Option<Units> {
 #[cfg(test)]
 mod tests {
     use octroi_core::{
-        Aggregation, LimitMode, MetricKind, Period, PlanSlug, UnreachablePolicy, entitlement::DEFAULT_THRESHOLDS,
+        Aggregation, LimitMode, MetricKind, Period, PlanSlug, UnreachablePolicy,
+        entitlement::DEFAULT_THRESHOLDS,
     };
 
     use super::*;
@@ -108,8 +128,11 @@ mod tests {
             .map(|metric| (metric.slug.clone(), metric))
             .collect();
         let default_entitlements = plan("free", 10);
-        let rules =
-            StageRules { metrics: &metrics, default_entitlements: &default_entitlements, restricted_percent: 50 };
+        let rules = StageRules {
+            metrics: &metrics,
+            default_entitlements: &default_entitlements,
+            restricted_percent: 50,
+        };
         let limits = effective_limits(&plan("pro", 101), stage, rules);
         let amounts: Vec<u64> = limits.iter().map(|limit| limit.limit.amount.get()).collect();
         assert_eq!(amounts, [requests, notes], "{stage:?}");

@@ -14,8 +14,11 @@ pub fn crossed(thresholds: &[u32], limit: Units, before: u128, after: u128) -> V
         return Vec::new();
     }
     let reached = |used: u128, percent: u32| used.saturating_mul(100) >= u128::from(percent) * limit;
-    let mut crossed: Vec<u32> =
-        thresholds.iter().copied().filter(|percent| !reached(before, *percent) && reached(after, *percent)).collect();
+    let mut crossed: Vec<u32> = thresholds
+        .iter()
+        .copied()
+        .filter(|percent| !reached(before, *percent) && reached(after, *percent))
+        .collect();
     crossed.sort_unstable();
     crossed
 }
@@ -42,7 +45,11 @@ mod tests {
             (3, 2, 3, vec![80, 95, 100]),
             (0, 0, 5, vec![]),
         ] {
-            assert_eq!(crossed(&DEFAULT_THRESHOLDS, units(limit), before, after), expected, "{limit} {before} {after}");
+            assert_eq!(
+                crossed(&DEFAULT_THRESHOLDS, units(limit), before, after),
+                expected,
+                "{limit} {before} {after}"
+            );
         }
     }
 

@@ -12,7 +12,11 @@ impl Service {
     ///
     /// # Errors
     /// [`Error::VersionStale`] where a newer one was applied.
-    pub async fn apply_entitlements(&self, account: AccountId, given: AccountEntitlements) -> Result<u64, Error> {
+    pub async fn apply_entitlements(
+        &self,
+        account: AccountId,
+        given: AccountEntitlements,
+    ) -> Result<u64, Error> {
         let version = self
             .db
             .transaction(Scope::AllAccounts, move |connection| {
@@ -34,7 +38,10 @@ impl Service {
                 Box::pin(async move {
                     let current = store::lock_catalog_version(connection).await?;
                     if current > catalog.version {
-                        return Err(Error::VersionStale { given: catalog.version, current });
+                        return Err(Error::VersionStale {
+                            given: catalog.version,
+                            current,
+                        });
                     }
                     if current < catalog.version {
                         store::update_catalog(connection, &catalog).await?;
@@ -59,7 +66,10 @@ pub(crate) async fn apply_entitlements(
 ) -> Result<u64, Error> {
     let current = store::upsert_entitlements(connection, account, given).await?;
     if current > given.version {
-        return Err(Error::VersionStale { given: given.version, current });
+        return Err(Error::VersionStale {
+            given: given.version,
+            current,
+        });
     }
     Ok(current)
 }

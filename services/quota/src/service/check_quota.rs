@@ -4,10 +4,15 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 use octroi_core::{AccountId, Aggregation, FeaturePlans, RequestId, UnreachablePolicy, Violations};
-use octroi_kit::{convert::to_proto_time, status::Upstream};
+use octroi_kit::{
+    convert::to_proto_time,
+    status::{Upstream, reason_of},
+};
 use octroi_proto::{
     errors::v1::ErrorReason,
-    usage::v1::{Origin, TrackUsageBatchRequest, UsageEvent, track_usage_result::Outcome},
+    usage::v1::{
+        GetUsageEventRequest, Origin, TrackUsageBatchRequest, UsageEvent, track_usage_result::Outcome,
+    },
 };
 use serde::{Deserialize, Serialize};
 use tonic::Code;
@@ -50,7 +55,10 @@ impl Service {
         let catalog = self.holdings.catalog().await?;
         check_metrics(check, &catalog)?;
         let key = match &check.mode {
-            Mode::Consume(request) => Some(RequestKey { caller: caller.to_owned(), request: request.clone() }),
+            Mode::Consume(request) => Some(RequestKey {
+                caller: caller.to_owned(),
+                request: request.clone(),
+            }),
             Mode::Peek => None,
         };
         if let Some(key) = &key
@@ -75,7 +83,10 @@ impl Service {
     ) -> Result<Decision, Error> {
         let at = check.event_at.unwrap_or(now);
         let asked = asked(check, limits, at);
-        let keys: Vec<WindowKey> = asked.iter().map(|one| limits.window_key(&one.effective, at)).collect();
+        let keys: Vec<WindowKey> = asked
+            .iter()
+            .map(|one| limits.window_key(&one.effective, at))
+            .collect();
         let id = Uuid::new_v4().simple().to_string();
         let missing = missing_features(check, limits, catalog);
         if !missing.is_empty() {
@@ -89,17 +100,35 @@ impl Service {
         let asks: Vec<Ask> = asked
             .iter()
             .zip(keys)
-            .map(|(one, key)| Ask { key, amount: one.amount, max: one.max() })
+            .map(|(one, key)| Ask {
+                key,
+                amount: one.amount,
+                max: one.max(),
+            })
             .collect();
         match self.take(&check.account, &asks, now).await {
-            Ok(Taken::Yes(levels)) => self.record(check, key, &asks, at, decide(id, &asked, &levels, true, now)).await,
+            Ok(Taken::Yes(levels)) => {
+                self.record(check, key, &asks, at, decide(id, &asked, &levels, true, now))
+                    .await
+            }
+            Ok(Taken::No(levels)) if self.was_allowed(check, key).await? => {
+                // The counters have its units already; that there is no room for them again is no denial.
+                let decision = decide(id, &asked, &levels, true, now);
+                Ok(Decision {
+                    repeated_request: true,
+                    ..decision
+                })
+            }
             Ok(Taken::No(levels)) => Ok(decide(id, &asked, &levels, false, now)),
             Ok(Taken::Cold(_)) => Err(Error::NoCatalog),
             Err(Error::Counters(error)) if may_go_without_counters(&asked) => {
                 tracing::warn!(error = %error, "decided without the counters, by the limits' policy");
                 metrics::counter!("octroi_quota_degraded_total").increment(1);
                 let levels = vec![Level::default(); asked.len()];
-                let decision = Decision { degraded: true, ..decide(id, &asked, &levels, true, now) };
+                let decision = Decision {
+                    degraded: true,
+                    ..decide(id, &asked, &levels, true, now)
+                };
                 self.record(check, key, &[], at, decision).await
             }
             Err(error) => Err(error),
@@ -119,7 +148,10 @@ impl Service {
             Ok(Recording::Recorded) => Ok(decision),
             Ok(Recording::Repeated) => {
                 self.give_back(&check.account, asks).await;
-                Ok(Decision { repeated_request: true, ..decision })
+                Ok(Decision {
+                    repeated_request: true,
+                    ..decision
+                })
             }
             Err(error) => {
                 // Where the ledger may have it all the same, the units stay taken: at worst too little is
@@ -132,23 +164,64 @@ impl Service {
         }
     }
 
+    /// Whether the ledger has this request, whose answer nobody remembers any more.
+    async fn was_allowed(&self, check: &Check, key: &RequestKey) -> Result<bool, Error> {
+        let Some(item) = check.items.first() else {
+            return Ok(false);
+        };
+        let request = GetUsageEventRequest {
+            account_id: check.account.to_string(),
+            source: source(key),
+            event_id: event_id(item, key),
+        };
+        let found = match self.usage.clone().get_usage_event(request).await {
+            Ok(found) => found.into_inner().event.and_then(|recorded| recorded.event),
+            Err(status) if reason_of(&status) == Some(ErrorReason::UsageEventNotFound) => return Ok(false),
+            Err(status) => return Err(Upstream::new("usage", status).into()),
+        };
+        if found.is_some_and(|event| event.amount != item.amount.as_i64()) {
+            return Err(Error::RequestIdReused {
+                request_id: key.request.clone(),
+            });
+        }
+        Ok(true)
+    }
+
     async fn track(&self, check: &Check, key: &RequestKey, at: Timestamp) -> Result<Recording, Error> {
         if check.items.is_empty() {
             return Ok(Recording::Recorded);
         }
-        let events = check.items.iter().map(|item| event(check, item, key, at)).collect();
-        let request = TrackUsageBatchRequest { events, backfill: check.backfill };
+        let events = check
+            .items
+            .iter()
+            .map(|item| event(check, item, key, at))
+            .collect();
+        let request = TrackUsageBatchRequest {
+            events,
+            backfill: check.backfill,
+        };
         let results = self.usage.clone().track_usage_batch(request).await;
-        let results = results.map_err(|status| Upstream::new("usage", status))?.into_inner().results;
+        let results = results
+            .map_err(|status| Upstream::new("usage", status))?
+            .into_inner()
+            .results;
         let mut repeated = false;
         for result in results {
             match result.outcome {
                 Some(Outcome::Recorded(recorded)) => repeated |= recorded.duplicate,
                 Some(Outcome::Error(error)) => return Err(refusal(&error, &key.request)),
-                None => return Err(Upstream::new("usage", tonic::Status::internal("a result without outcome")).into()),
+                None => {
+                    return Err(
+                        Upstream::new("usage", tonic::Status::internal("a result without outcome")).into(),
+                    );
+                }
             }
         }
-        Ok(if repeated { Recording::Repeated } else { Recording::Recorded })
+        Ok(if repeated {
+            Recording::Repeated
+        } else {
+            Recording::Recorded
+        })
     }
 
     async fn give_back(&self, account: &AccountId, asks: &[Ask]) {
@@ -158,17 +231,31 @@ impl Service {
     }
 
     async fn recall(&self, check: &Check, key: &RequestKey) -> Result<Option<Decision>, Error> {
-        let Ok(Some(bytes)) = self.counters.recall(&check.account, key).await else { return Ok(None) };
-        let Ok(answer) = serde_json::from_slice::<Answer>(&bytes) else { return Ok(None) };
+        let Ok(Some(bytes)) = self.counters.recall(&check.account, key).await else {
+            return Ok(None);
+        };
+        let Ok(answer) = serde_json::from_slice::<Answer>(&bytes) else {
+            return Ok(None);
+        };
         if answer.content_hash != check.content_hash() {
-            return Err(Error::RequestIdReused { request_id: key.request.clone() });
+            return Err(Error::RequestIdReused {
+                request_id: key.request.clone(),
+            });
         }
-        Ok(Some(Decision { repeated_request: true, ..answer.decision }))
+        Ok(Some(Decision {
+            repeated_request: true,
+            ..answer.decision
+        }))
     }
 
     async fn remember(&self, check: &Check, key: &RequestKey, decision: &Decision) {
-        let answer = Answer { content_hash: check.content_hash(), decision: decision.clone() };
-        let Ok(bytes) = serde_json::to_vec(&answer) else { return };
+        let answer = Answer {
+            content_hash: check.content_hash(),
+            decision: decision.clone(),
+        };
+        let Ok(bytes) = serde_json::to_vec(&answer) else {
+            return;
+        };
         if let Err(error) = self.counters.remember(&check.account, key, bytes).await {
             tracing::debug!(error = %error, "an answer is not remembered; the ledger still counts it once");
         }
@@ -194,38 +281,60 @@ fn check_metrics(check: &Check, catalog: &Catalog) -> Result<(), Error> {
     let mut violations = Violations::default();
     for (index, item) in check.items.iter().enumerate() {
         let Some(metric) = catalog.metrics.get(&item.metric) else {
-            return Err(Error::MetricNotFound { metric: item.metric.clone() });
+            return Err(Error::MetricNotFound {
+                metric: item.metric.clone(),
+            });
         };
         if metric.aggregation == Aggregation::Count && item.amount.get() != 1 {
-            violations.add(format!("items[{index}].amount"), "must be 1 for a metric that counts events");
+            violations.add(
+                format!("items[{index}].amount"),
+                "must be 1 for a metric that counts events",
+            );
         }
     }
     Ok(violations.finish()?)
 }
 
 fn missing_features(check: &Check, limits: &AccountLimits, catalog: &Catalog) -> Vec<FeaturePlans> {
-    let plans: HashMap<_, _> = catalog.feature_plans.iter().map(|one| (&one.feature, &one.plans)).collect();
+    let plans: HashMap<_, _> = catalog
+        .feature_plans
+        .iter()
+        .map(|one| (&one.feature, &one.plans))
+        .collect();
     check
         .features
         .iter()
         .filter(|feature| !limits.has_feature(feature))
         .map(|feature| FeaturePlans {
             feature: feature.clone(),
-            plans: plans.get(feature).map(|plans| (*plans).clone()).unwrap_or_default(),
+            plans: plans
+                .get(feature)
+                .map(|plans| (*plans).clone())
+                .unwrap_or_default(),
         })
         .collect()
 }
 
 fn may_go_without_counters(asked: &[Asked]) -> bool {
-    asked.iter().all(|one| one.effective.limit.unreachable_policy == UnreachablePolicy::Allow)
+    asked
+        .iter()
+        .all(|one| one.effective.limit.unreachable_policy == UnreachablePolicy::Allow)
 }
 
 /// The event's id follows from the request, so that the ledger counts a repeat once.
+fn event_id(item: &Item, key: &RequestKey) -> String {
+    format!("{}/{}", key.request, item.metric)
+}
+
+fn source(key: &RequestKey) -> String {
+    format!("decision:{}", key.caller)
+}
+
 fn event(check: &Check, item: &Item, key: &RequestKey, at: Timestamp) -> UsageEvent {
     UsageEvent {
         account_id: check.account.to_string(),
-        event_id: format!("{}/{}", key.request, item.metric),
-        source: format!("decision:{}", key.caller),
+        event_id: event_id(item, key),
+        source: source(key),
         metric: item.metric.to_string(),
         amount: item.amount.as_i64(),
         event_time: Some(to_proto_time(at)),
@@ -236,23 +345,43 @@ fn event(check: &Check, item: &Item, key: &RequestKey, at: Timestamp) -> UsageEv
 
 fn refusal(error: &octroi_proto::usage::v1::ItemError, request_id: &RequestId) -> Error {
     if ErrorReason::from_name(&error.reason) == Some(ErrorReason::EventIdReused) {
-        return Error::RequestIdReused { request_id: request_id.clone() };
+        return Error::RequestIdReused {
+            request_id: request_id.clone(),
+        };
     }
     let mut violations = Violations::default();
     if ErrorReason::from_name(&error.reason) == Some(ErrorReason::EventTimeOutOfRange) {
-        violations.add("event_time", "must be from 35 days back to 5 minutes ahead; a backfill may go further back");
+        violations.add(
+            "event_time",
+            "must be from 35 days back to 5 minutes ahead; a backfill may go further back",
+        );
         return violations.into();
     }
-    Upstream::new("usage", tonic::Status::new(Code::from_i32(error.code), error.message.clone())).into()
+    Upstream::new(
+        "usage",
+        tonic::Status::new(Code::from_i32(error.code), error.message.clone()),
+    )
+    .into()
 }
 
 fn refuses_for_good(error: &Error) -> bool {
     use octroi_core::{ErrorKind, ServiceError as _};
-    !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Internal)
+    !matches!(
+        error.kind(),
+        ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Internal
+    )
 }
 
 /// Where the account stands at one limit, for answers that decide nothing.
-pub(super) fn standing(effective: &crate::domain::limits::EffectiveLimit, key: &WindowKey, level: Level) -> decision::LimitStatus {
-    let asked = Asked { effective: effective.clone(), window: key.window(), amount: octroi_core::Units::ZERO };
+pub(super) fn standing(
+    effective: &crate::domain::limits::EffectiveLimit,
+    key: &WindowKey,
+    level: Level,
+) -> decision::LimitStatus {
+    let asked = Asked {
+        effective: effective.clone(),
+        window: key.window(),
+        amount: octroi_core::Units::ZERO,
+    };
     decision::status(&asked, level, false)
 }

@@ -22,12 +22,21 @@ impl Service {
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn get_current_usage(&self, account: &AccountId, metrics: &[MetricSlug]) -> Result<CurrentUsage, Error> {
+    pub async fn get_current_usage(
+        &self,
+        account: &AccountId,
+        metrics: &[MetricSlug],
+    ) -> Result<CurrentUsage, Error> {
         let now = self.db.clock().now();
         let limits = self.holdings.of(account).await?;
         let catalog = self.holdings.catalog().await?;
-        if let Some(unknown) = metrics.iter().find(|metric| !catalog.metrics.contains_key(*metric)) {
-            return Err(Error::MetricNotFound { metric: unknown.clone() });
+        if let Some(unknown) = metrics
+            .iter()
+            .find(|metric| !catalog.metrics.contains_key(*metric))
+        {
+            return Err(Error::MetricNotFound {
+                metric: unknown.clone(),
+            });
         }
         let wanted: Vec<_> = limits
             .limits
@@ -37,7 +46,11 @@ impl Service {
             .collect();
         let keys: Vec<_> = wanted.iter().map(|(_, key)| key.clone()).collect();
         let levels = self.levels(account, &keys, now).await?;
-        let limits = wanted.iter().zip(levels).map(|((limit, key), level)| standing(limit, key, level)).collect();
+        let limits = wanted
+            .iter()
+            .zip(levels)
+            .map(|((limit, key), level)| standing(limit, key, level))
+            .collect();
         Ok(CurrentUsage { limits, as_of: now })
     }
 

@@ -58,12 +58,19 @@ impl Service {
                 let limits = self.limits_of(&used.account).await?;
                 known.insert(used.account.clone(), limits);
             }
-            let Some(Some(limits)) = known.get(&used.account) else { continue };
+            let Some(Some(limits)) = known.get(&used.account) else {
+                continue;
+            };
             for limit in limits.of_metric(&used.metric) {
                 let key = limits.window_key(limit, used.event_at);
                 let order = (used.account.clone(), key.metric.clone(), key.period, key.start);
                 let (sum, _) = sums.entry(order).or_insert_with(|| {
-                    let addition = Addition { account: used.account.clone(), key, used: 0, used_direct: 0 };
+                    let addition = Addition {
+                        account: used.account.clone(),
+                        key,
+                        used: 0,
+                        used_direct: 0,
+                    };
                     (addition, limit.clone())
                 });
                 sum.used += u128::from(used.amount);
@@ -73,7 +80,11 @@ impl Service {
             }
         }
         let (additions, limits) = sums.into_values().unzip();
-        Ok(Followed { additions, limits, now: self.db.clock().now() })
+        Ok(Followed {
+            additions,
+            limits,
+            now: self.db.clock().now(),
+        })
     }
 
     async fn limits_of(&self, account: &AccountId) -> Result<Option<Arc<AccountLimits>>, Error> {
@@ -113,8 +124,14 @@ pub(crate) async fn follow_ledger(
     for ((addition, limit), after) in followed.additions.iter().zip(&followed.limits).zip(uses) {
         fire(connection, addition, limit, after, followed.now).await?;
         if addition.used_direct > 0 {
-            let total = u64::try_from(after.used_direct).ok().and_then(|total| Units::new(total).ok());
-            totals.push((addition.account.clone(), addition.key.clone(), total.unwrap_or(Units::MAX)));
+            let total = u64::try_from(after.used_direct)
+                .ok()
+                .and_then(|total| Units::new(total).ok());
+            totals.push((
+                addition.account.clone(),
+                addition.key.clone(),
+                total.unwrap_or(Units::MAX),
+            ));
         }
     }
     Ok(totals)
@@ -133,7 +150,10 @@ async fn fire(
     }
     let before = after.used - addition.used;
     let mut told = false;
-    for percent in crossed(&limit.limit.thresholds, limit.limit.amount, before, after.used).into_iter().rev() {
+    for percent in crossed(&limit.limit.thresholds, limit.limit.amount, before, after.used)
+        .into_iter()
+        .rev()
+    {
         let crossing = Crossing {
             account: addition.account.clone(),
             key: addition.key.clone(),

@@ -8,7 +8,8 @@ use std::{
 
 use jiff::{Timestamp, tz::TimeZone};
 use octroi_core::{
-    AccountId, Anchor, Entitlements, FeaturePlans, FeatureSlug, Metric, MetricSlug, Stage, period::window_containing,
+    AccountId, Anchor, Entitlements, FeaturePlans, FeatureSlug, Metric, MetricSlug, Stage,
+    period::window_containing,
 };
 use octroi_kit::{
     db::{Db, Scope},
@@ -75,14 +76,20 @@ pub struct AccountLimits {
 impl AccountLimits {
     /// The limits of one metric.
     pub fn of_metric<'a>(&'a self, metric: &'a MetricSlug) -> impl Iterator<Item = &'a EffectiveLimit> {
-        self.limits.iter().filter(move |limit| limit.limit.metric == *metric)
+        self.limits
+            .iter()
+            .filter(move |limit| limit.limit.metric == *metric)
     }
 
     /// The window of a limit that contains `at`.
     #[must_use]
     pub fn window_key(&self, limit: &EffectiveLimit, at: Timestamp) -> WindowKey {
         let period = limit.limit.period;
-        WindowKey::new(&limit.limit.metric, period, window_containing(period, at, &self.zone, self.anchor))
+        WindowKey::new(
+            &limit.limit.metric,
+            period,
+            window_containing(period, at, &self.zone, self.anchor),
+        )
     }
 
     /// Whether the plan has the feature.
@@ -108,7 +115,11 @@ pub(super) struct Holdings {
 
 impl Holdings {
     pub(super) fn new(db: Db, directory: Directory) -> Self {
-        Self { db, directory, remembered: Arc::default() }
+        Self {
+            db,
+            directory,
+            remembered: Arc::default(),
+        }
     }
 
     /// Forgets everything, so that a change made here acts here at once.
@@ -117,25 +128,38 @@ impl Holdings {
     }
 
     pub(super) async fn catalog(&self) -> Result<Arc<Catalog>, Error> {
-        if let Some((read_at, catalog)) = &self.remembered.lock().unwrap_or_else(PoisonError::into_inner).catalog
+        if let Some((read_at, catalog)) = &self
+            .remembered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .catalog
             && read_at.elapsed() < FRESH
         {
             return Ok(catalog.clone());
         }
         let catalog = self
             .db
-            .transaction(Scope::AllAccounts, |connection| Box::pin(store::find_catalog(connection)))
+            .transaction(Scope::AllAccounts, |connection| {
+                Box::pin(store::find_catalog(connection))
+            })
             .await?
             .ok_or(Error::NoCatalog)?;
         let catalog = Arc::new(catalog);
-        self.remembered.lock().unwrap_or_else(PoisonError::into_inner).catalog = Some((Instant::now(), catalog.clone()));
+        self.remembered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .catalog = Some((Instant::now(), catalog.clone()));
         Ok(catalog)
     }
 
     /// What holds for an account that exists and is open.
     pub(super) async fn of(&self, account: &AccountId) -> Result<Arc<AccountLimits>, Error> {
-        if let Some((read_at, limits)) =
-            self.remembered.lock().unwrap_or_else(PoisonError::into_inner).accounts.get(account)
+        if let Some((read_at, limits)) = self
+            .remembered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .accounts
+            .get(account)
             && read_at.elapsed() < FRESH
         {
             return Ok(limits.clone());
@@ -154,15 +178,27 @@ impl Holdings {
         if remembered.accounts.len() >= REMEMBERED_MAX {
             remembered.accounts.clear();
         }
-        remembered.accounts.insert(account.clone(), (Instant::now(), limits.clone()));
+        remembered
+            .accounts
+            .insert(account.clone(), (Instant::now(), limits.clone()));
         Ok(limits)
     }
 }
 
 fn holding(pushed: Option<AccountEntitlements>, catalog: &Catalog, zone: &TimeZone) -> AccountLimits {
     let (entitlements, version, stage, anchor) = match pushed {
-        Some(pushed) => (pushed.entitlements, pushed.version, pushed.stage, Anchor::at(pushed.anchor_at, zone)),
-        None => (catalog.default_entitlements.clone(), 0, Stage::Current, Anchor::FIRST_OF_MONTH),
+        Some(pushed) => (
+            pushed.entitlements,
+            pushed.version,
+            pushed.stage,
+            Anchor::at(pushed.anchor_at, zone),
+        ),
+        None => (
+            catalog.default_entitlements.clone(),
+            0,
+            Stage::Current,
+            Anchor::FIRST_OF_MONTH,
+        ),
     };
     let rules = StageRules {
         metrics: &catalog.metrics,
@@ -170,5 +206,12 @@ fn holding(pushed: Option<AccountEntitlements>, catalog: &Catalog, zone: &TimeZo
         restricted_percent: catalog.restricted_percent,
     };
     let limits = effective_limits(&entitlements, stage, rules);
-    AccountLimits { entitlements, version, stage, limits, anchor, zone: zone.clone() }
+    AccountLimits {
+        entitlements,
+        version,
+        stage,
+        limits,
+        anchor,
+        zone: zone.clone(),
+    }
 }

@@ -19,11 +19,20 @@ const SEEDS_MAX: usize = 3;
 
 impl Service {
     /// Takes from all windows or from none, seeding those that are cold.
-    pub(super) async fn take(&self, account: &AccountId, asks: &[Ask], now: Timestamp) -> Result<Taken, Error> {
+    pub(super) async fn take(
+        &self,
+        account: &AccountId,
+        asks: &[Ask],
+        now: Timestamp,
+    ) -> Result<Taken, Error> {
         for _ in 0..SEEDS_MAX {
             match self.counters.take(account, asks, now).await? {
                 Taken::Cold(cold) => {
-                    let keys = cold.iter().filter_map(|index| asks.get(*index)).map(|ask| ask.key.clone()).collect();
+                    let keys = cold
+                        .iter()
+                        .filter_map(|index| asks.get(*index))
+                        .map(|ask| ask.key.clone())
+                        .collect();
                     self.seed(account, keys, now).await?;
                 }
                 taken => return Ok(taken),
@@ -42,7 +51,11 @@ impl Service {
         for _ in 0..SEEDS_MAX {
             match self.counters.look(account, keys).await? {
                 Taken::Cold(cold) => {
-                    let cold = cold.iter().filter_map(|index| keys.get(*index)).cloned().collect();
+                    let cold = cold
+                        .iter()
+                        .filter_map(|index| keys.get(*index))
+                        .cloned()
+                        .collect();
                     self.seed(account, cold, now).await?;
                 }
                 Taken::Yes(levels) | Taken::No(levels) => return Ok(levels),
@@ -65,13 +78,22 @@ impl Service {
                 source: String::new(),
             };
             let totals = self.usage.clone().get_ledger_totals(request).await;
-            let totals = totals.map_err(|status| Upstream::new("usage", status))?.into_inner().totals;
+            let totals = totals
+                .map_err(|status| Upstream::new("usage", status))?
+                .into_inner()
+                .totals;
             let levels: Vec<(WindowKey, Level)> = keys
                 .into_iter()
                 .zip(totals)
                 .map(|(key, total)| {
                     let units = |amount| Units::new(amount).unwrap_or(Units::MAX);
-                    (key, Level { decided: units(total.decided_amount), direct: units(total.direct_amount) })
+                    (
+                        key,
+                        Level {
+                            decided: units(total.decided_amount),
+                            direct: units(total.direct_amount),
+                        },
+                    )
                 })
                 .collect();
             self.counters.seed(account, &levels, now).await?;
@@ -81,5 +103,7 @@ impl Service {
 }
 
 fn cold_again() -> Error {
-    Error::Counters(crate::counters::CountersError("windows are forgotten as soon as they are seeded".into()))
+    Error::Counters(crate::counters::CountersError(
+        "windows are forgotten as soon as they are seeded".into(),
+    ))
 }

@@ -7,11 +7,7 @@ pub(crate) mod follow_ledger;
 mod holdings;
 mod levels;
 
-use octroi_kit::{
-    db::Db,
-    directory::Directory,
-    link::Link,
-};
+use octroi_kit::{db::Db, directory::Directory, link::Link};
 use octroi_proto::usage::v1::usage_service_client::UsageServiceClient;
 
 use self::holdings::Holdings;
@@ -33,6 +29,11 @@ pub struct Service {
 impl Service {
     /// A service over its database, its counters and its neighbours.
     pub fn new(db: &Db, directory: Directory, usage: UsageServiceClient<Link>, counters: Counters) -> Self {
-        Self { db: db.clone(), usage, counters, holdings: Holdings::new(db.clone(), directory) }
+        Self {
+            db: db.clone(),
+            usage,
+            counters,
+            holdings: Holdings::new(db.clone(), directory),
+        }
     }
 }

@@ -1,10 +1,7 @@
 //! How a range of time is cut into hours, days or months of a zone.
 
 use jiff::{Timestamp, tz::TimeZone};
-use octroi_core::{
-    Anchor, Period, Violations, Window,
-    period::window_containing,
-};
+use octroi_core::{Anchor, Period, Violations, Window, period::window_containing};
 
 /// The most buckets of one answer.
 pub const BUCKETS_MAX: usize = 1_000;
@@ -33,7 +30,10 @@ pub fn cut(range: Window, period: Period, zone: &TimeZone) -> Result<Vec<Window>
     while start < range.end {
         if buckets.len() == BUCKETS_MAX {
             let mut violations = Violations::default();
-            violations.add("granularity", format!("must cut the range into at most {BUCKETS_MAX} buckets"));
+            violations.add(
+                "granularity",
+                format!("must cut the range into at most {BUCKETS_MAX} buckets"),
+            );
             return Err(violations);
         }
         let end = next_after(start, period, zone).min(range.end);
@@ -85,7 +85,10 @@ mod tests {
             ("2026-03-28T23:00:00Z", "2026-03-29T22:00:00Z", 23),
             ("2026-10-24T22:00:00Z", "2026-10-25T23:00:00Z", 25),
         ] {
-            let day = Window { start: at(start), end: at(end) };
+            let day = Window {
+                start: at(start),
+                end: at(end),
+            };
             assert_eq!(cut(day, Period::Hour, &paris).expect("a good range").len(), hours);
             assert_eq!(cut(day, Period::Day, &paris).expect("a good range"), vec![day]);
         }
@@ -99,7 +102,10 @@ mod tests {
             ("2026-01-02T00:00:00Z", "2026-01-01T00:00:00Z", "end_time"),
             ("2026-01-01T00:00:00Z", "2027-01-01T00:00:00Z", "granularity"),
         ] {
-            let range = Window { start: at(start), end: at(end) };
+            let range = Window {
+                start: at(start),
+                end: at(end),
+            };
             let violations = cut(range, Period::Hour, &TimeZone::UTC).expect_err("a bad range");
             assert_eq!(violations.first_field(), Some(field));
         }

@@ -33,7 +33,9 @@ impl Origin {
     /// The origin of this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Direct, Self::Decision].into_iter().find(|origin| origin.as_str() == name)
+        [Self::Direct, Self::Decision]
+            .into_iter()
+            .find(|origin| origin.as_str() == name)
     }
 }
 
@@ -131,25 +133,62 @@ mod tests {
     fn the_hash_changes_with_every_part_of_the_content_and_with_nothing_else() {
         let first = event();
         let same = [
-            Event { backfill: true, ..event() },
-            Event { identity: Identity { event_id: EventId::parse("e-2").expect("an id"), ..event().identity }, ..event() },
+            Event {
+                backfill: true,
+                ..event()
+            },
+            Event {
+                identity: Identity {
+                    event_id: EventId::parse("e-2").expect("an id"),
+                    ..event().identity
+                },
+                ..event()
+            },
         ];
         for other in same {
             assert_eq!(first.payload_hash(), other.payload_hash());
         }
         let different = [
-            Event { metric: MetricSlug::parse("api.request").expect("a slug"), ..event() },
-            Event { amount: Units::positive(2).expect("an amount"), ..event() },
-            Event { event_at: None, ..event() },
-            Event { event_at: event().event_at.map(|at| at + 1.microsecond()), ..event() },
-            Event { properties: BTreeMap::new(), ..event() },
-            Event { properties: BTreeMap::from([("regio".into(), "neu".into())]), ..event() },
+            Event {
+                metric: MetricSlug::parse("api.request").expect("a slug"),
+                ..event()
+            },
+            Event {
+                amount: Units::positive(2).expect("an amount"),
+                ..event()
+            },
+            Event {
+                event_at: None,
+                ..event()
+            },
+            Event {
+                event_at: event().event_at.map(|at| at + 1.microsecond()),
+                ..event()
+            },
+            Event {
+                properties: BTreeMap::new(),
+                ..event()
+            },
+            Event {
+                properties: BTreeMap::from([("regio".into(), "neu".into())]),
+                ..event()
+            },
         ];
         for other in different {
             assert_ne!(first.payload_hash(), other.payload_hash(), "{other:?}");
         }
-        let decision = Event { origin: Origin::Decision, ..event() };
-        assert_eq!(decision.payload_hash(), Event { event_at: None, ..decision.clone() }.payload_hash());
+        let decision = Event {
+            origin: Origin::Decision,
+            ..event()
+        };
+        assert_eq!(
+            decision.payload_hash(),
+            Event {
+                event_at: None,
+                ..decision.clone()
+            }
+            .payload_hash()
+        );
     }
 
     #[test]
@@ -167,7 +206,10 @@ mod tests {
             let event = Event { backfill, ..event() };
             assert_eq!(event.accepted_at(now).is_some(), accepted, "{now} {backfill}");
         }
-        let without = Event { event_at: None, ..event() };
+        let without = Event {
+            event_at: None,
+            ..event()
+        };
         assert_eq!(without.accepted_at(at), Some(at));
     }
 }

@@ -17,7 +17,10 @@ impl Service {
                 Box::pin(async move {
                     let current = store::lock_catalog_version(connection).await?;
                     if current > version {
-                        return Err(Error::VersionStale { given: version, current });
+                        return Err(Error::VersionStale {
+                            given: version,
+                            current,
+                        });
                     }
                     if current < version {
                         store::update_catalog(connection, version, &metrics).await?;

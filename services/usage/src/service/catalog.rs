@@ -19,7 +19,10 @@ pub(super) struct Catalog {
 
 impl Catalog {
     pub(super) fn new(db: Db) -> Self {
-        Self { db, metrics: RwLock::default() }
+        Self {
+            db,
+            metrics: RwLock::default(),
+        }
     }
 
     /// The first of `metrics` that the catalog does not have.
@@ -28,22 +31,33 @@ impl Catalog {
         metrics: impl IntoIterator<Item = &'m MetricSlug>,
     ) -> Result<Option<MetricSlug>, Error> {
         let known = self.known();
-        let unknown: Vec<&MetricSlug> = metrics.into_iter().filter(|metric| !known.contains(*metric)).collect();
+        let unknown: Vec<&MetricSlug> = metrics
+            .into_iter()
+            .filter(|metric| !known.contains(*metric))
+            .collect();
         if unknown.is_empty() {
             return Ok(None);
         }
         let known = self.read_again().await?;
-        Ok(unknown.into_iter().find(|metric| !known.contains(*metric)).cloned())
+        Ok(unknown
+            .into_iter()
+            .find(|metric| !known.contains(*metric))
+            .cloned())
     }
 
     fn known(&self) -> Arc<HashSet<MetricSlug>> {
-        self.metrics.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.metrics
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     async fn read_again(&self) -> Result<Arc<HashSet<MetricSlug>>, Error> {
         let slugs = self
             .db
-            .transaction(Scope::AllAccounts, |connection| Box::pin(store::list_metrics(connection)))
+            .transaction(Scope::AllAccounts, |connection| {
+                Box::pin(store::list_metrics(connection))
+            })
             .await
             .map_err(Error::from)?;
         let known = Arc::new(slugs.into_iter().collect::<HashSet<_>>());

@@ -7,7 +7,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use jiff::Timestamp;
 use octroi_kit::{
-    db::{Db, DatabaseError, Scope, from_sql},
+    db::{DatabaseError, Db, Scope, from_sql},
     outbox::{self, Wake},
 };
 use octroi_proto::events::v1::{RecordedUsage, UsageRecorded};
@@ -62,17 +62,35 @@ impl Committer {
         let (jobs, queue) = mpsc::channel(config.waiting_events_max);
         let queue = Arc::new(Mutex::new(queue));
         for _ in 0..config.commits_at_once {
-            tokio::spawn(work(db.clone(), wake.clone(), queue.clone(), config.commit_events_max));
+            tokio::spawn(work(
+                db.clone(),
+                wake.clone(),
+                queue.clone(),
+                config.commit_events_max,
+            ));
         }
-        Self { jobs, room: Arc::new(Semaphore::new(config.waiting_events_max)) }
+        Self {
+            jobs,
+            room: Arc::new(Semaphore::new(config.waiting_events_max)),
+        }
     }
 
     /// Commits the events and answers one outcome an event, in their order.
     pub(super) async fn commit(&self, events: Vec<Accepted>, now: Timestamp) -> Result<Vec<Outcome>, Error> {
         let count = u32::try_from(events.len()).map_err(|_| Error::Overloaded)?;
-        let room = self.room.clone().try_acquire_many_owned(count).map_err(|_| Error::Overloaded)?;
+        let room = self
+            .room
+            .clone()
+            .try_acquire_many_owned(count)
+            .map_err(|_| Error::Overloaded)?;
         let (answer, answered) = oneshot::channel();
-        let job = Job { events, now, answer, span: tracing::Span::current(), _room: room };
+        let job = Job {
+            events,
+            now,
+            answer,
+            span: tracing::Span::current(),
+            _room: room,
+        };
         self.jobs.try_send(job).map_err(|_| DatabaseError::Aborted)?;
         match answered.await {
             Ok(Ok(outcomes)) => Ok(outcomes),
@@ -98,10 +116,17 @@ fn shared(error: &Arc<DatabaseError>) -> DatabaseError {
 async fn work(db: Db, wake: Wake, queue: Arc<Mutex<mpsc::Receiver<Job>>>, events_max: usize) {
     while let Some(jobs) = take(&queue, events_max).await {
         let batch: Vec<Accepted> = jobs.iter().flat_map(|job| job.events.iter().cloned()).collect();
-        let now = jobs.iter().map(|job| job.now).max().unwrap_or(Timestamp::UNIX_EPOCH);
-        metrics::histogram!("octroi_usage_commit_events").record(u32::try_from(batch.len()).unwrap_or(u32::MAX));
+        let now = jobs
+            .iter()
+            .map(|job| job.now)
+            .max()
+            .unwrap_or(Timestamp::UNIX_EPOCH);
+        metrics::histogram!("octroi_usage_commit_events")
+            .record(u32::try_from(batch.len()).unwrap_or(u32::MAX));
         // One event leaves for all calls of a commit, and it can belong to one trace only.
-        let span = jobs.first().map_or_else(tracing::Span::none, |job| job.span.clone());
+        let span = jobs
+            .first()
+            .map_or_else(tracing::Span::none, |job| job.span.clone());
         match write(&db, batch, now).instrument(span).await {
             Ok(outcomes) => {
                 wake.wake();
@@ -147,8 +172,11 @@ async fn write(db: &Db, batch: Vec<Accepted>, now: Timestamp) -> Result<Vec<Outc
         Box::pin(async move {
             let unique = first_of_each(&batch);
             let inserted = store::insert_events(connection, &unique, now).await?;
-            let others: Vec<&Identity> =
-                unique.iter().map(|one| &one.event.identity).filter(|identity| !inserted.contains(*identity)).collect();
+            let others: Vec<&Identity> = unique
+                .iter()
+                .map(|one| &one.event.identity)
+                .filter(|identity| !inserted.contains(*identity))
+                .collect();
             let known = store::find_recorded(connection, &others).await?;
             let fresh: Vec<RecordedUsage> = unique
                 .iter()
@@ -204,7 +232,9 @@ fn outcomes(
 
 /// A later one of the same identity in the same commit.
 fn repeat_within(batch: &[Accepted], one: &Accepted, now: Timestamp) -> Outcome {
-    let first = batch.iter().find(|other| other.event.identity == one.event.identity);
+    let first = batch
+        .iter()
+        .find(|other| other.event.identity == one.event.identity);
     if first.is_some_and(|first| first.payload_hash == one.payload_hash) {
         Outcome::Duplicate(now)
     } else {

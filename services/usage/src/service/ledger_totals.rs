@@ -56,9 +56,15 @@ impl Service {
             .transaction(Scope::AllAccounts, move |connection| {
                 Box::pin(async move {
                     let metrics = store::sum_ledger(connection, &query).await?;
-                    let rollup_lag_events =
-                        if query.account.is_none() { store::count_rollup_lag(connection).await? } else { 0 };
-                    Ok(LedgerTotals { metrics, rollup_lag_events })
+                    let rollup_lag_events = if query.account.is_none() {
+                        store::count_rollup_lag(connection).await?
+                    } else {
+                        0
+                    };
+                    Ok(LedgerTotals {
+                        metrics,
+                        rollup_lag_events,
+                    })
                 })
             })
             .await

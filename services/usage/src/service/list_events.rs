@@ -33,7 +33,9 @@ impl Service {
         self.directory.get(&account).await?;
         self.db
             .transaction(Scope::Account(account.clone()), move |connection| {
-                Box::pin(async move { store::list_events(connection, &account, metric.as_ref(), before, limit).await })
+                Box::pin(async move {
+                    store::list_events(connection, &account, metric.as_ref(), before, limit).await
+                })
             })
             .await
     }

@@ -3,6 +3,7 @@
 mod apply_catalog;
 mod catalog;
 mod commit;
+mod get_event;
 mod ledger_totals;
 mod list_events;
 mod stats;
@@ -12,14 +13,14 @@ use std::sync::Arc;
 
 use octroi_kit::{db::Db, directory::Directory, outbox::Wake};
 
+pub(crate) use self::commit::Accepted;
+use self::{catalog::Catalog, commit::Committer};
 pub use self::{
     ledger_totals::{LedgerTotals, MetricTotal, TotalsQuery},
     list_events::RecordedEvent,
     stats::{MetricStats, StatsQuery, UsageBucket, UsageStats},
     track::Recorded,
 };
-pub(crate) use self::commit::Accepted;
-use self::{catalog::Catalog, commit::Committer};
 use crate::config;
 
 /// The use cases of usage. Cloning shares it.

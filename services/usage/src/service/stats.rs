@@ -76,6 +76,9 @@ impl Service {
                 Box::pin(async move { store::sum_buckets(connection, &account, &metrics, &windows).await })
             })
             .await?;
-        Ok(UsageStats { metrics, zone: zone_name })
+        Ok(UsageStats {
+            metrics,
+            zone: zone_name,
+        })
     }
 }

@@ -59,7 +59,11 @@ impl Service {
                     return Err(Error::MetricNotFound { metric: event.metric });
                 }
                 let event_at = event.accepted_at(now).ok_or(Error::EventTimeOutOfRange)?;
-                Ok(Accepted { payload_hash: event.payload_hash(), event, event_at })
+                Ok(Accepted {
+                    payload_hash: event.payload_hash(),
+                    event,
+                    event_at,
+                })
             });
             match checked {
                 Ok(event) => {
@@ -81,20 +85,42 @@ impl Service {
             .collect())
     }
 
-    async fn commit(&self, accepted: Vec<Accepted>, now: Timestamp) -> Result<Vec<Result<Recorded, Error>>, Error> {
+    async fn commit(
+        &self,
+        accepted: Vec<Accepted>,
+        now: Timestamp,
+    ) -> Result<Vec<Result<Recorded, Error>>, Error> {
         if accepted.is_empty() {
             return Ok(Vec::new());
         }
         let names: Vec<(String, String)> = accepted
             .iter()
-            .map(|one| (one.event.identity.event_id.to_string(), one.event.identity.source.to_string()))
+            .map(|one| {
+                (
+                    one.event.identity.event_id.to_string(),
+                    one.event.identity.source.to_string(),
+                )
+            })
             .collect();
         let outcomes = self.committer.commit(accepted, now).await?;
-        let recorded = outcomes.into_iter().zip(names).map(|(outcome, (event_id, source_name))| match outcome {
-            Outcome::Inserted(recorded_at) => Ok(Recorded { duplicate: false, recorded_at }),
-            Outcome::Duplicate(recorded_at) => Ok(Recorded { duplicate: true, recorded_at }),
-            Outcome::Reused => Err(Error::EventIdReused { event_id, source_name }),
-        });
+        let recorded =
+            outcomes
+                .into_iter()
+                .zip(names)
+                .map(|(outcome, (event_id, source_name))| match outcome {
+                    Outcome::Inserted(recorded_at) => Ok(Recorded {
+                        duplicate: false,
+                        recorded_at,
+                    }),
+                    Outcome::Duplicate(recorded_at) => Ok(Recorded {
+                        duplicate: true,
+                        recorded_at,
+                    }),
+                    Outcome::Reused => Err(Error::EventIdReused {
+                        event_id,
+                        source_name,
+                    }),
+                });
         Ok(recorded.collect())
     }
 
@@ -102,7 +128,11 @@ impl Service {
         &self,
         events: &[Result<Event, Error>],
     ) -> Result<HashSet<octroi_core::MetricSlug>, Error> {
-        let mut named: HashSet<_> = events.iter().flatten().map(|event| event.metric.clone()).collect();
+        let mut named: HashSet<_> = events
+            .iter()
+            .flatten()
+            .map(|event| event.metric.clone())
+            .collect();
         let mut unknown = HashSet::new();
         while let Some(metric) = self.catalog.first_unknown(&named).await? {
             named.remove(&metric);
@@ -116,7 +146,11 @@ impl Service {
         &self,
         events: &[Result<Event, Error>],
     ) -> Result<HashMap<AccountId, DirectoryError>, Error> {
-        let named: HashSet<AccountId> = events.iter().flatten().map(|event| event.identity.account.clone()).collect();
+        let named: HashSet<AccountId> = events
+            .iter()
+            .flatten()
+            .map(|event| event.identity.account.clone())
+            .collect();
         let mut refused = HashMap::new();
         let mut answers = stream::iter(named)
             .map(async |account| {
@@ -141,6 +175,8 @@ impl Service {
 fn refused(error: &DirectoryError, account: &AccountId) -> Error {
     Error::Account(match error {
         DirectoryError::Closed(_) => DirectoryError::Closed(account.clone()),
-        DirectoryError::NotFound(_) | DirectoryError::Upstream(_) => DirectoryError::NotFound(account.clone()),
+        DirectoryError::NotFound(_) | DirectoryError::Upstream(_) => {
+            DirectoryError::NotFound(account.clone())
+        }
     })
 }

@@ -14,8 +14,9 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use super::wait::within;
 use crate::harness::backends::{BusNamespace, SERVICES};
 
-/// How long a fleet may take to finish what a test started.
-const SETTLE_MAX: Duration = Duration::from_secs(10);
+/// How long a fleet may take to finish what a test started. What the relay of a killed process had claimed is
+/// left alone for 15 s.
+const SETTLE_MAX: Duration = Duration::from_secs(25);
 /// How long cleaning up may take; what is left goes with the server.
 const REMOVE_MAX: Duration = Duration::from_secs(5);
 
@@ -24,23 +25,33 @@ const REMOVE_MAX: Duration = Duration::from_secs(5);
 /// # Errors
 /// What is left.
 pub(super) fn none_after_a_while(superuser_url: &str, bus: Option<&BusNamespace>) -> Result<()> {
-    on_a_thread(|| within(SETTLE_MAX, "all work was done", async || none(superuser_url, bus).await))
+    on_a_thread(|| {
+        within(SETTLE_MAX, "all work was done", async || {
+            none(superuser_url, bus).await
+        })
+    })
 }
 
 /// Takes back what the test's fleet declared at the broker.
 pub(super) fn remove_queues(bus: &BusNamespace) {
     // The broker forgets them by itself after a while.
-    drop(on_a_thread(|| async { tokio::time::timeout(REMOVE_MAX, remove(bus)).await? }));
+    drop(on_a_thread(|| async {
+        tokio::time::timeout(REMOVE_MAX, remove(bus)).await?
+    }));
 }
 
 /// Runs on a thread and a runtime of its own, as the test's may be on its way out.
 fn on_a_thread<W: Future<Output = Result<()>>>(work: impl FnOnce() -> W + Send) -> Result<()> {
     std::thread::scope(|scope| {
         let working = scope.spawn(|| {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
             runtime.block_on(work())
         });
-        working.join().unwrap_or_else(|_| bail!("looking for it panicked"))
+        working
+            .join()
+            .unwrap_or_else(|_| bail!("looking for it panicked"))
     })
 }
 
@@ -49,9 +60,14 @@ async fn none(superuser_url: &str, bus: Option<&BusNamespace>) -> Result<()> {
     for service in SERVICES {
         for table in ["outbox", "dead_letter"] {
             let count = format!("SELECT count(*), min(routing_key) FROM {service}.{table}");
-            let (rows, first): (i64, Option<String>) =
-                sqlx::query_as(AssertSqlSafe(count)).fetch_one(&mut session).await?;
-            ensure!(rows == 0, "{rows} rows in {service}.{table}, such as {}", first.unwrap_or_default());
+            let (rows, first): (i64, Option<String>) = sqlx::query_as(AssertSqlSafe(count))
+                .fetch_one(&mut session)
+                .await?;
+            ensure!(
+                rows == 0,
+                "{rows} rows in {service}.{table}, such as {}",
+                first.unwrap_or_default()
+            );
         }
     }
     session.close().await?;
@@ -69,9 +85,16 @@ async fn no_messages(bus: &BusNamespace) -> Result<()> {
         ..QueueDeclareOptions::default()
     };
     for (queue, _) in QUEUES {
-        for name in [format!("{}.{queue}", bus.namespace), format!("{}.{queue}.dead", bus.namespace)] {
-            let declared = channel.queue_declare(name.as_str().into(), passive, FieldTable::default()).await;
-            let waiting = declared.with_context(|| format!("there is no queue {name}"))?.message_count();
+        for name in [
+            format!("{}.{queue}", bus.namespace),
+            format!("{}.{queue}.dead", bus.namespace),
+        ] {
+            let declared = channel
+                .queue_declare(name.as_str().into(), passive, FieldTable::default())
+                .await;
+            let waiting = declared
+                .with_context(|| format!("there is no queue {name}"))?
+                .message_count();
             ensure!(waiting == 0, "{waiting} messages in {name}");
         }
     }
@@ -83,12 +106,19 @@ async fn remove(bus: &BusNamespace) -> Result<()> {
     let connection = Connection::connect(&bus.url, ConnectionProperties::default()).await?;
     let channel = connection.create_channel().await?;
     for (queue, _) in QUEUES {
-        for name in [format!("{}.{queue}", bus.namespace), format!("{}.{queue}.dead", bus.namespace)] {
-            channel.queue_delete(name.as_str().into(), QueueDeleteOptions::default()).await?;
+        for name in [
+            format!("{}.{queue}", bus.namespace),
+            format!("{}.{queue}.dead", bus.namespace),
+        ] {
+            channel
+                .queue_delete(name.as_str().into(), QueueDeleteOptions::default())
+                .await?;
         }
     }
     let exchange = format!("{}.events", bus.namespace);
-    channel.exchange_delete(exchange.as_str().into(), ExchangeDeleteOptions::default()).await?;
+    channel
+        .exchange_delete(exchange.as_str().into(), ExchangeDeleteOptions::default())
+        .await?;
     connection.close(200, "done".into()).await?;
     Ok(())
 }

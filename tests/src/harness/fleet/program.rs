@@ -50,7 +50,13 @@ impl Ended {
     /// # Errors
     /// What it said otherwise.
     pub fn succeeded(self) -> Result<Self> {
-        ensure!(self.code == Some(0), "octroi ended with {:?}: {}{}", self.code, self.stdout, self.stderr);
+        ensure!(
+            self.code == Some(0),
+            "octroi ended with {:?}: {}{}",
+            self.code,
+            self.stdout,
+            self.stderr
+        );
         Ok(self)
     }
 }
@@ -115,7 +121,8 @@ impl Call {
         let mut command = tokio::process::Command::from(command);
         command.kill_on_drop(true).stdin(std::process::Stdio::null());
         let output = tokio::time::timeout(END_MAX, command.output()).await;
-        let output = output.with_context(|| format!("octroi {} does not end", self.arguments.join(" ")))??;
+        let output =
+            output.with_context(|| format!("octroi {} does not end", self.arguments.join(" ")))??;
         Ok(Ended {
             code: output.status.code(),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -126,7 +133,10 @@ impl Call {
     fn surround(&self, command: &mut Command) {
         command.current_dir(&self.dir);
         for (name, _) in std::env::vars_os() {
-            if name.to_str().is_some_and(|name| FOREIGN.iter().any(|prefix| name.starts_with(prefix))) {
+            if name
+                .to_str()
+                .is_some_and(|name| FOREIGN.iter().any(|prefix| name.starts_with(prefix)))
+            {
                 command.env_remove(name);
             }
         }
@@ -136,7 +146,9 @@ impl Call {
     /// All that it has said so far.
     #[must_use]
     pub fn log(&self) -> String {
-        std::fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+        std::fs::read(&self.log)
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default()
     }
 
     /// The end of what it has said so far.
@@ -150,7 +162,10 @@ impl Call {
             file.read_to_end(&mut bytes)?;
             Ok(bytes)
         };
-        tail().map_or_else(|error| error.to_string(), |bytes| String::from_utf8_lossy(&bytes).into_owned())
+        tail().map_or_else(
+            |error| error.to_string(),
+            |bytes| String::from_utf8_lossy(&bytes).into_owned(),
+        )
     }
 }
 
@@ -180,7 +195,9 @@ impl Program {
     /// # Errors
     /// When it has not ended within a minute.
     pub async fn ended(&mut self) -> Result<ExitStatus> {
-        tokio::time::timeout(END_MAX, self.process.ended()).await.context("octroi does not end")?
+        tokio::time::timeout(END_MAX, self.process.ended())
+            .await
+            .context("octroi does not end")?
     }
 
     /// Waits until `/readyz` says so and, where it writes its addresses, until they are there.
@@ -206,7 +223,11 @@ pub async fn is_ready(admin: SocketAddr) -> Result<()> {
     let answer = reqwest::get(format!("http://{admin}/readyz")).await?;
     let status = answer.status();
     let body = answer.text().await?;
-    ensure!(status.is_success(), "{status}: {}", body.trim().replace('\n', ", "));
+    ensure!(
+        status.is_success(),
+        "{status}: {}",
+        body.trim().replace('\n', ", ")
+    );
     Ok(())
 }
 

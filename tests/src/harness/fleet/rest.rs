@@ -45,7 +45,10 @@ impl Answer {
     /// A header's value; empty where it is absent.
     #[must_use]
     pub fn header(&self, name: &str) -> &str {
-        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+        self.headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
     }
 
     /// The body, if the status is `status`.
@@ -53,8 +56,17 @@ impl Answer {
     /// # Errors
     /// What it was otherwise.
     pub fn expect(self, status: u16) -> Result<Value> {
-        ensure!(self.status == status, "{} instead of {status}: {}", self.status, self.text);
-        if self.text.is_empty() { Ok(Value::Null) } else { self.json() }
+        ensure!(
+            self.status == status,
+            "{} instead of {status}: {}",
+            self.status,
+            self.text
+        );
+        if self.text.is_empty() {
+            Ok(Value::Null)
+        } else {
+            self.json()
+        }
     }
 
     /// The reason, if this is a refusal with `status`, in the shape that every refusal has.
@@ -62,9 +74,18 @@ impl Answer {
     /// # Errors
     /// What is wrong with it otherwise.
     pub fn refusal(&self, status: u16) -> Result<String> {
-        ensure!(self.status == status, "{} instead of {status}: {}", self.status, self.text);
+        ensure!(
+            self.status == status,
+            "{} instead of {status}: {}",
+            self.status,
+            self.text
+        );
         let content_type = self.header("content-type");
-        ensure!(content_type == "application/problem+json", "a refusal as {content_type}: {}", self.text);
+        ensure!(
+            content_type == "application/problem+json",
+            "a refusal as {content_type}: {}",
+            self.text
+        );
         let document = self.json()?;
         for name in ["type", "title", "detail", "reason"] {
             let value = document.get(name).and_then(Value::as_str).unwrap_or_default();
@@ -84,7 +105,10 @@ impl Answer {
         let document = self.json()?;
         let errors = document["errors"].as_array().cloned().unwrap_or_default();
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        Ok(errors.iter().map(|error| (text(&error["field"]), text(&error["rule"]))).collect())
+        Ok(errors
+            .iter()
+            .map(|error| (text(&error["field"]), text(&error["rule"])))
+            .collect())
     }
 }
 
@@ -148,7 +172,11 @@ impl Rest {
     }
 
     fn keep_session(&mut self, answer: Answer, status: u16) -> Result<Value> {
-        let cookie = answer.headers.get(SET_COOKIE).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let cookie = answer
+            .headers
+            .get(SET_COOKIE)
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_owned);
         let session = answer.expect(status)?;
         let cookie = cookie.context("no cookie")?;
         self.cookie = cookie.split(';').next().map(str::to_owned);
@@ -192,7 +220,9 @@ impl Rest {
     ) -> Result<Answer> {
         let mut request = self.http.request(method, format!("{}{path}", self.base));
         if let Some(cookie) = &self.cookie {
-            request = request.header("cookie", cookie).header("sec-fetch-site", self.site);
+            request = request
+                .header("cookie", cookie)
+                .header("sec-fetch-site", self.site);
         }
         if let Some(csrf_token) = &self.csrf_token {
             request = request.header("x-csrf-token", csrf_token);

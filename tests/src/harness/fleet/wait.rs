@@ -27,7 +27,11 @@ pub async fn eventually<T>(what: &str, look: impl AsyncFnMut() -> Result<T>) -> 
 ///
 /// # Errors
 /// The last error of `look`.
-pub async fn within<T>(deadline: Duration, what: &str, mut look: impl AsyncFnMut() -> Result<T>) -> Result<T> {
+pub async fn within<T>(
+    deadline: Duration,
+    what: &str,
+    mut look: impl AsyncFnMut() -> Result<T>,
+) -> Result<T> {
     let since = Instant::now();
     loop {
         let error = match look().await {
@@ -35,7 +39,8 @@ pub async fn within<T>(deadline: Duration, what: &str, mut look: impl AsyncFnMut
             Err(error) => error,
         };
         if since.elapsed() > deadline {
-            return Err(error).with_context(|| format!("waited {} s in vain until {what}", deadline.as_secs_f32()));
+            return Err(error)
+                .with_context(|| format!("waited {} s in vain until {what}", deadline.as_secs_f32()));
         }
         tokio::time::sleep(POLL).await;
     }
@@ -43,7 +48,10 @@ pub async fn within<T>(deadline: Duration, what: &str, mut look: impl AsyncFnMut
 
 /// The present of this machine, which is also that of its servers.
 #[must_use]
-#[expect(clippy::disallowed_methods, reason = "a test is the outermost layer: its calls say what time it is")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test is the outermost layer: its calls say what time it is"
+)]
 pub fn now() -> Timestamp {
     Timestamp::now()
 }

@@ -182,20 +182,10 @@ impl Session {
         parcel: Parcel,
         reply: oneshot::Sender<Result<(), PublishError>>,
     ) {
-        let exchange = ShortString::from(parcel.exchange.as_str());
-        let options = BasicPublishOptions {
-            mandatory: parcel.mandatory,
-            ..BasicPublishOptions::default()
-        };
-        let key = parcel.routing_key;
+        let key = parcel.routing_key.clone();
         let mut reply = Some(reply);
         let mut answer = |result| drop(reply.take().map(|reply| reply.send(result)));
-        let lane = channel.clone();
-        let published = async move {
-            let confirm =
-                lane.basic_publish(exchange, routing_key, options, &parcel.payload, parcel.properties);
-            confirm.await?.await
-        };
+        let published = publish(channel.clone(), routing_key, parcel);
         tokio::pin!(published);
         let confirmation = loop {
             tokio::select! {
@@ -261,6 +251,21 @@ impl Session {
             }
         }
     }
+}
+
+async fn publish(channel: Channel, routing_key: ShortString, parcel: Parcel) -> lapin::Result<Confirmation> {
+    let exchange = ShortString::from(parcel.exchange.as_str());
+    let options = BasicPublishOptions {
+        mandatory: parcel.mandatory,
+        ..BasicPublishOptions::default()
+    };
+    let Parcel {
+        payload, properties, ..
+    } = parcel;
+    channel
+        .basic_publish(exchange, routing_key, options, &payload, properties)
+        .await?
+        .await
 }
 
 fn outcome(confirmation: &Confirmation, routing_key: String) -> Result<(), PublishError> {

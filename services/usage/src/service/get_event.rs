@@ -1,0 +1,26 @@
+//! `GetUsageEvent`: one event of the ledger.
+
+use octroi_kit::db::Scope;
+
+use super::{RecordedEvent, Service};
+use crate::{domain::event::Identity, error::Error, store};
+
+impl Service {
+    /// The event of this identity.
+    ///
+    /// # Errors
+    /// [`Error::UsageEventNotFound`] where the ledger has none.
+    pub async fn get_usage_event(&self, identity: Identity) -> Result<RecordedEvent, Error> {
+        self.db
+            .transaction(Scope::Account(identity.account.clone()), move |connection| {
+                Box::pin(async move {
+                    let found = store::find_event(connection, &identity).await?;
+                    found.ok_or_else(|| Error::UsageEventNotFound {
+                        event_id: identity.event_id.to_string(),
+                        source_name: identity.source.to_string(),
+                    })
+                })
+            })
+            .await
+    }
+}
