@@ -27,7 +27,7 @@ use crate::{
     convert::{Origin, cursor, part, time},
     edge::Edge,
     instant::Instant,
-    problem::{Document, FieldProblem, Names, Problem, renamed},
+    problem::{Document, Names, Problem, renamed},
     query::{PAGE_NAMES, Query},
 };
 

@@ -41,6 +41,7 @@ pub const MAY_BE_REPEATED: &[&str] = &[
     "/octroi.quota.v1.QuotaService/GetEntitlements",
     "/octroi.usage.v1.UsageService/ApplyCatalog",
     "/octroi.usage.v1.UsageService/GetLedgerTotals",
+    "/octroi.usage.v1.UsageService/GetUsageEvent",
     "/octroi.usage.v1.UsageService/GetUsageStats",
     "/octroi.usage.v1.UsageService/ListUsageEvents",
     "/octroi.usage.v1.UsageService/TrackUsage",

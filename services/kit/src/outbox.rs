@@ -26,6 +26,9 @@ const BATCH: i64 = 64;
 /// no longer than the events of a relay that was killed may wait. A row that is claimed again too early is
 /// published twice, and the inbox takes it once.
 const CLAIM_S: f64 = 15.0;
+/// How long a row is left alone whose consumers are still at work, so that it does not stand in the way of
+/// the rows behind it.
+const ASK_AGAIN_S: f64 = 1.0;
 /// How long the relay sleeps where nothing woke it.
 const POLL: Duration = Duration::from_millis(250);
 /// How long the relay waits after something could not be published.
@@ -75,12 +78,7 @@ pub async fn relay(db: Db, bus: Bus, wake: Wake, stop: CancellationToken) {
     loop {
         let pause = match publish_some(&db, &bus).await {
             Ok(Progress { claimed: 0, .. }) => POLL,
-            Ok(Progress {
-                failed: 0,
-                waiting: false,
-                ..
-            }) => Duration::ZERO,
-            Ok(Progress { failed: 0, .. }) => POLL,
+            Ok(Progress { failed: 0, .. }) => Duration::ZERO,
             Ok(Progress { failed, .. }) => {
                 tracing::warn!(outbox.failed = failed, "events could not be published and wait");
                 BACK_OFF
@@ -103,8 +101,6 @@ struct Progress {
     claimed: usize,
     /// Rows that the bus did not take.
     failed: usize,
-    /// Rows whose consumers are still at work.
-    waiting: bool,
 }
 
 async fn publish_some(db: &Db, bus: &Bus) -> Result<Progress, DatabaseError> {
@@ -116,20 +112,20 @@ async fn publish_some(db: &Db, bus: &Bus) -> Result<Progress, DatabaseError> {
     let ids: Vec<Uuid> = rows.iter().map(|row| row.0).collect();
     let outcomes = bus.publish(rows.into_iter().map(message).collect()).await;
     let mut sent = Vec::with_capacity(claimed);
-    let (mut kept, mut failed, mut waiting) = (Vec::new(), 0, false);
+    let (mut failed, mut handled_now) = (Vec::new(), Vec::new());
     for (id, outcome) in ids.into_iter().zip(outcomes) {
         match outcome {
             Ok(()) => sent.push(id),
             Err(error) => {
                 tracing::debug!(message.id = %id, error = %error, "not published");
                 match error {
-                    PublishError::Pending => waiting = true,
-                    _ => failed += 1,
+                    PublishError::Pending => handled_now.push(id),
+                    _ => failed.push(id),
                 }
-                kept.push(id);
             }
         }
     }
+    let failed_count = failed.len();
     db.transaction(Scope::AllAccounts, move |connection| {
         Box::pin(async move {
             sqlx::query("DELETE FROM outbox WHERE id = ANY($1)")
@@ -137,17 +133,23 @@ async fn publish_some(db: &Db, bus: &Bus) -> Result<Progress, DatabaseError> {
                 .execute(&mut *connection)
                 .await?;
             sqlx::query("UPDATE outbox SET claimed_until = NULL WHERE id = ANY($1)")
-                .bind(&kept)
-                .execute(connection)
+                .bind(&failed)
+                .execute(&mut *connection)
                 .await?;
+            sqlx::query(
+                "UPDATE outbox SET claimed_until = now() + make_interval(secs => $2) WHERE id = ANY($1)",
+            )
+            .bind(&handled_now)
+            .bind(ASK_AGAIN_S)
+            .execute(connection)
+            .await?;
             Ok::<_, DatabaseError>(())
         })
     })
     .await?;
     Ok(Progress {
         claimed,
-        failed,
-        waiting,
+        failed: failed_count,
     })
 }
 

@@ -117,7 +117,7 @@ impl Redis {
         for ask in asks {
             arguments.push(ask.amount.to_string());
             arguments.push(ask.max.map_or_else(|| "-1".to_owned(), |max| max.to_string()));
-            arguments.push(forget_at_ms(&ask.key, now).to_string());
+            arguments.push(forget_after_ms(&ask.key, now).to_string());
         }
         read_taken(&self.run(&self.0.take, keys, arguments).await?)
     }
@@ -158,7 +158,7 @@ impl Redis {
         for (key, level) in levels {
             arguments.push(level.decided.to_string());
             arguments.push(level.direct.to_string());
-            arguments.push(forget_at_ms(key, now).to_string());
+            arguments.push(forget_after_ms(key, now).to_string());
         }
         self.run(&self.0.seed, keys, arguments).await.map(drop)
     }
@@ -214,13 +214,13 @@ impl Redis {
     }
 }
 
-/// A day after the window's end, and at least a day from now; two days from now where it has no end.
-fn forget_at_ms(key: &WindowKey, now: Timestamp) -> i64 {
-    let now_ms = now.as_millisecond();
+/// A day after the window's end, and at least a day from now; two days from now where it has no end. A
+/// duration and no instant, because the clock of Redis need not be ours.
+fn forget_after_ms(key: &WindowKey, now: Timestamp) -> i64 {
     if key.end == Timestamp::MAX {
-        return now_ms + 2 * DAY_MS;
+        return 2 * DAY_MS;
     }
-    key.end.as_millisecond().max(now_ms) + DAY_MS
+    (key.end.as_millisecond() - now.as_millisecond()).max(0) + DAY_MS
 }
 
 fn read_taken(answer: &[Value]) -> Result<Taken, CountersError> {

@@ -1,6 +1,6 @@
 -- Takes from every window or from none.
 -- KEYS: one hash a window, all of one account (one hash tag), with the fields d (decided) and x (direct).
--- ARGV: per window: the amount, the most it may hold (-1: no end), and when it may be forgotten (ms).
+-- ARGV: per window: the amount, the most it may hold (-1: no end), and after how long it may be forgotten (ms).
 -- Answers {"cold", index...}, {"yes", d, x, ...} or {"no", d, x, ...}.
 local cold, levels, room = {}, {}, true
 for i, key in ipairs(KEYS) do
@@ -27,6 +27,6 @@ if not room then
 end
 for i, key in ipairs(KEYS) do
   levels[2 * i - 1] = redis.call('HINCRBY', key, 'd', ARGV[3 * i - 2])
-  redis.call('PEXPIREAT', key, ARGV[3 * i])
+  redis.call('PEXPIRE', key, ARGV[3 * i])
 end
 return { 'yes', unpack(levels) }

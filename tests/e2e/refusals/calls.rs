@@ -1,0 +1,709 @@
+//! Over gRPC.
+
+use anyhow::{Context, Result, ensure};
+use octroi_kit::status::reason_of;
+use octroi_proto::{
+    account::v1 as account, billing::v1 as billing, notification::v1 as notification, quota::v1 as quota,
+    usage::v1 as usage,
+};
+use octroi_tests::harness::fleet::{APPLICATION, Clients, Fleet, OPERATOR};
+use tonic::Code;
+
+use super::{ABOVE, nothing_was_written};
+use crate::asks::{check_refusal, consume, event, upsert_account};
+
+const ACCOUNT: &str = "acme";
+
+pub(super) async fn bad_calls_are_told_the_field_and_the_rule(fleet: &mut Fleet) -> Result<()> {
+    let (app, operator) = (fleet.clients(APPLICATION)?, fleet.clients(OPERATOR)?);
+    upsert_account(&app, ACCOUNT).await?;
+    bad_checks(&app).await?;
+    bad_batches_of_checks(&app).await?;
+    bad_events(&app).await?;
+    bad_batches_of_events(&app).await?;
+    large_messages(&app).await?;
+    bad_questions(&app, &operator).await?;
+    bad_accounts_and_plans(&app, &operator).await?;
+    nothing_was_written(fleet).await
+}
+
+async fn bad_checks(app: &Clients) -> Result<()> {
+    type Change = fn(&mut quota::CheckQuotaRequest);
+    fn item(metric: &str, amount: i64) -> quota::CheckItem {
+        quota::CheckItem {
+            metric: metric.to_owned(),
+            amount,
+        }
+    }
+    const INVALID: Code = Code::InvalidArgument;
+    let cases: &[(&str, Change, Code, &str, Option<&str>)] = &[
+        (
+            "no account",
+            |r| r.account_id.clear(),
+            INVALID,
+            "FIELD_INVALID",
+            Some("account_id"),
+        ),
+        (
+            "a malformed account",
+            |r| r.account_id = "a b".into(),
+            INVALID,
+            "FIELD_INVALID",
+            Some("account_id"),
+        ),
+        (
+            "a long account",
+            |r| r.account_id = "a".repeat(129),
+            INVALID,
+            "FIELD_INVALID",
+            Some("account_id"),
+        ),
+        (
+            "an unknown account",
+            |r| r.account_id = "nobody".into(),
+            Code::NotFound,
+            "ACCOUNT_NOT_FOUND",
+            None,
+        ),
+        (
+            "an unknown metric",
+            |r| r.items = vec![item("api.nothing", 1)],
+            Code::NotFound,
+            "METRIC_NOT_FOUND",
+            None,
+        ),
+        (
+            "a malformed metric",
+            |r| r.items = vec![item("API", 1)],
+            INVALID,
+            "FIELD_INVALID",
+            Some("items[0].metric"),
+        ),
+        (
+            "a metric twice",
+            |r| r.items = vec![item("exports.run", 1), item("exports.run", 1)],
+            INVALID,
+            "FIELD_INVALID",
+            Some("items[1].metric"),
+        ),
+        (
+            "amount 0",
+            |r| r.items = vec![item("exports.run", 0)],
+            INVALID,
+            "FIELD_INVALID",
+            Some("items[0].amount"),
+        ),
+        (
+            "amount -1",
+            |r| r.items = vec![item("exports.run", -1)],
+            INVALID,
+            "FIELD_INVALID",
+            Some("items[0].amount"),
+        ),
+        (
+            "amount above 2^53 - 1",
+            |r| r.items = vec![item("exports.run", 1), item("api.requests", ABOVE)],
+            INVALID,
+            "FIELD_INVALID",
+            Some("items[1].amount"),
+        ),
+        (
+            "17 items",
+            |r| r.items = (0..17).map(|n| item(&format!("m{n}"), 1)).collect(),
+            INVALID,
+            "FIELD_INVALID",
+            Some("items"),
+        ),
+        (
+            "17 features",
+            |r| r.features = vec!["f".into(); 17],
+            INVALID,
+            "FIELD_INVALID",
+            Some("features"),
+        ),
+        (
+            "a malformed feature",
+            |r| r.features = vec!["F".into()],
+            INVALID,
+            "FIELD_INVALID",
+            Some("features[0]"),
+        ),
+        (
+            "nothing asked",
+            |r| r.items.clear(),
+            INVALID,
+            "FIELD_INVALID",
+            Some("items"),
+        ),
+        (
+            "no request id",
+            |r| r.request_id.clear(),
+            INVALID,
+            "FIELD_INVALID",
+            Some("request_id"),
+        ),
+        (
+            "a malformed request id",
+            |r| r.request_id = "é".into(),
+            INVALID,
+            "FIELD_INVALID",
+            Some("request_id"),
+        ),
+        ("no mode", |r| r.mode = 0, INVALID, "FIELD_INVALID", Some("mode")),
+        (
+            "an unknown mode",
+            |r| r.mode = 99,
+            INVALID,
+            "FIELD_INVALID",
+            Some("mode"),
+        ),
+        (
+            "a time outside the calendar",
+            |r| {
+                r.event_time = Some(prost_types::Timestamp {
+                    seconds: i64::MAX,
+                    nanos: 0,
+                })
+            },
+            INVALID,
+            "FIELD_INVALID",
+            Some("event_time"),
+        ),
+        (
+            "a time long ago",
+            |r| {
+                r.event_time = Some(prost_types::Timestamp {
+                    seconds: 1_000_000_000,
+                    nanos: 0,
+                })
+            },
+            INVALID,
+            "FIELD_INVALID",
+            Some("event_time"),
+        ),
+    ];
+    for (what, change, code, reason, field) in cases {
+        let mut request = consume(ACCOUNT, "r-1", &[("exports.run", 1)]);
+        change(&mut request);
+        let answer = app.quota.clone().check_quota(request).await;
+        check_refusal(what, answer, *code, reason, *field)?;
+    }
+    Ok(())
+}
+
+async fn bad_batches_of_checks(app: &Clients) -> Result<()> {
+    for count in [0, 1_001] {
+        let requests = vec![consume(ACCOUNT, "r-1", &[("exports.run", 1)]); count];
+        let answer = app
+            .quota
+            .clone()
+            .check_quota_batch(quota::CheckQuotaBatchRequest { requests })
+            .await;
+        check_refusal(
+            "a batch",
+            answer,
+            Code::InvalidArgument,
+            "FIELD_INVALID",
+            Some("requests"),
+        )?;
+    }
+    // One that is bad does not stand in the way of the others.
+    let requests = vec![
+        consume("nobody", "r-1", &[("exports.run", 1)]),
+        consume(ACCOUNT, "", &[("exports.run", 1)]),
+    ];
+    let answer = app
+        .quota
+        .clone()
+        .check_quota_batch(quota::CheckQuotaBatchRequest { requests })
+        .await?
+        .into_inner();
+    let mut found = Vec::new();
+    for result in answer.results {
+        match result.outcome {
+            Some(quota::check_quota_result::Outcome::Error(error)) => found.push((error.reason, error.field)),
+            other => anyhow::bail!("not refused: {other:?}"),
+        }
+    }
+    let expected = [("ACCOUNT_NOT_FOUND", ""), ("FIELD_INVALID", "request_id")];
+    ensure!(
+        found == expected.map(|(reason, field)| (reason.to_owned(), field.to_owned())),
+        "{found:?}"
+    );
+    Ok(())
+}
+
+async fn bad_events(app: &Clients) -> Result<()> {
+    type Change = fn(&mut usage::UsageEvent);
+    const INVALID: Code = Code::InvalidArgument;
+    let cases: &[(&str, Change, Code, &str, Option<&str>)] = &[
+        (
+            "no account",
+            |e| e.account_id.clear(),
+            INVALID,
+            "FIELD_INVALID",
+            Some("event.account_id"),
+        ),
+        (
+            "an unknown account",
+            |e| e.account_id = "nobody".into(),
+            Code::NotFound,
+            "ACCOUNT_NOT_FOUND",
+            None,
+        ),
+        (
+            "no event id",
+            |e| e.event_id.clear(),
+            INVALID,
+            "FIELD_INVALID",
+            Some("event.event_id"),
+        ),
+        (
+            "a long event id",
+            |e| e.event_id = "e".repeat(201),
+            INVALID,
+            "FIELD_INVALID",
+            Some("event.event_id"),
+        ),
+        (
+            "a malformed source",
+            |e| e.source = "a b".into(),
+            INVALID,
+            "FIELD_INVALID",
+            Some("event.source"),
+        ),
+        (
+            "a decision's source",
+            |e| e.source = "decision:x".into(),
+            INVALID,
+            "FIELD_INVALID",
+            Some("event.source"),
+        ),
+        (
+            "an unknown metric",
+            |e| e.metric = "api.nothing".into(),
+            Code::NotFound,
+            "METRIC_NOT_FOUND",
+            None,
+        ),
+        (
+            "amount 0",
+            |e| e.amount = 0,
+            INVALID,
+            "FIELD_INVALID",
+            Some("event.amount"),
+        ),
+        (
+            "amount -1",
+            |e| e.amount = -1,
+            INVALID,
+            "FIELD_INVALID",
+            Some("event.amount"),
+        ),
+        (
+            "amount above 2^53 - 1",
+            |e| e.amount = ABOVE,
+            INVALID,
+            "FIELD_INVALID",
+            Some("event.amount"),
+        ),
+        (
+            "an unknown origin",
+            |e| e.origin = 99,
+            INVALID,
+            "FIELD_INVALID",
+            Some("event.origin"),
+        ),
+        (
+            "a decision of its own",
+            |e| e.origin = usage::Origin::Decision.into(),
+            Code::PermissionDenied,
+            "CALLER_FORBIDDEN",
+            None,
+        ),
+        (
+            "17 properties",
+            |e| e.properties = (0..17).map(|n| (format!("k{n}"), String::new())).collect(),
+            INVALID,
+            "FIELD_INVALID",
+            Some("event.properties"),
+        ),
+        (
+            "a long property",
+            |e| e.properties = [("k".to_owned(), "v".repeat(257))].into(),
+            INVALID,
+            "FIELD_INVALID",
+            Some("event.properties.k"),
+        ),
+        (
+            "a time outside the calendar",
+            |e| {
+                e.event_time = Some(prost_types::Timestamp {
+                    seconds: 0,
+                    nanos: -1,
+                })
+            },
+            INVALID,
+            "FIELD_INVALID",
+            Some("event.event_time"),
+        ),
+        (
+            "a time long ago",
+            |e| {
+                e.event_time = Some(prost_types::Timestamp {
+                    seconds: 1_000_000_000,
+                    nanos: 0,
+                })
+            },
+            INVALID,
+            "EVENT_TIME_OUT_OF_RANGE",
+            Some("event_time"),
+        ),
+    ];
+    for (what, change, code, reason, field) in cases {
+        let mut event = event(ACCOUNT, "e-1", "exports.run", 1);
+        change(&mut event);
+        let request = usage::TrackUsageRequest {
+            event: Some(event),
+            backfill: false,
+        };
+        let answer = app.usage.clone().track_usage(request).await;
+        check_refusal(what, answer, *code, reason, *field)?;
+    }
+    let answer = app
+        .usage
+        .clone()
+        .track_usage(usage::TrackUsageRequest::default())
+        .await;
+    check_refusal("no event", answer, INVALID, "FIELD_INVALID", Some("event"))
+}
+
+async fn bad_batches_of_events(app: &Clients) -> Result<()> {
+    for count in [0, 10_001] {
+        let events = vec![event(ACCOUNT, "e", "exports.run", 1); count];
+        let answer = app.usage.clone().track_usage_batch(batch(events)).await;
+        check_refusal(
+            "a batch",
+            answer,
+            Code::InvalidArgument,
+            "FIELD_INVALID",
+            Some("events"),
+        )?;
+    }
+    let events = vec![
+        event(ACCOUNT, "e-1", "exports.run", 0),
+        event("nobody", "e-2", "exports.run", 1),
+        event(ACCOUNT, "e-3", "api.nothing", 1),
+    ];
+    let results = app
+        .usage
+        .clone()
+        .track_usage_batch(batch(events))
+        .await?
+        .into_inner()
+        .results;
+    let mut found = Vec::new();
+    for result in results {
+        match result.outcome {
+            Some(usage::track_usage_result::Outcome::Error(error)) => {
+                ensure!(
+                    !error.message.is_empty(),
+                    "a refusal without a sentence: {error:?}"
+                );
+                found.push((error.reason, error.field));
+            }
+            other => anyhow::bail!("not refused: {other:?}"),
+        }
+    }
+    let expected = [
+        ("FIELD_INVALID", "events[0].amount"),
+        ("ACCOUNT_NOT_FOUND", ""),
+        ("METRIC_NOT_FOUND", ""),
+    ];
+    ensure!(
+        found == expected.map(|(reason, field)| (reason.to_owned(), field.to_owned())),
+        "{found:?}"
+    );
+    Ok(())
+}
+
+fn batch(events: Vec<usage::UsageEvent>) -> usage::TrackUsageBatchRequest {
+    usage::TrackUsageBatchRequest {
+        events,
+        backfill: false,
+    }
+}
+
+/// 256 KiB a message, 4 MiB a batch of events.
+async fn large_messages(app: &Clients) -> Result<()> {
+    let check = quota::CheckQuotaRequest {
+        features: vec!["f".repeat(1_024); 300],
+        ..consume(ACCOUNT, "r-1", &[])
+    };
+    let answer = app.quota.clone().check_quota(check).await;
+    check_refusal(
+        "a large check",
+        answer,
+        Code::ResourceExhausted,
+        "BODY_TOO_LARGE",
+        None,
+    )?;
+    let request = account::UpsertAccountRequest {
+        display_name: "n".repeat(300 * 1_024),
+        ..account::UpsertAccountRequest::default()
+    };
+    let answer = app.account.clone().upsert_account(request).await;
+    check_refusal(
+        "a large account",
+        answer,
+        Code::ResourceExhausted,
+        "BODY_TOO_LARGE",
+        None,
+    )?;
+
+    let events = |count: usize| -> Vec<usage::UsageEvent> {
+        let event = |index| usage::UsageEvent {
+            properties: [("padding".to_owned(), "p".repeat(256))].into(),
+            ..event("nobody", &format!("e-{index}"), "exports.run", 1)
+        };
+        (0..count).map(event).collect()
+    };
+    // About 3 MiB is a batch like any other; about 6 MiB in twice the events is none.
+    let results = app
+        .usage
+        .clone()
+        .track_usage_batch(batch(events(9_000)))
+        .await?
+        .into_inner()
+        .results;
+    ensure!(results.len() == 9_000, "{} results", results.len());
+    let mut large = events(10_000);
+    for event in &mut large {
+        event.properties.insert("more".to_owned(), "p".repeat(256));
+    }
+    let answer = app.usage.clone().track_usage_batch(batch(large)).await;
+    check_refusal(
+        "a large batch",
+        answer,
+        Code::ResourceExhausted,
+        "BODY_TOO_LARGE",
+        None,
+    )
+}
+
+async fn bad_questions(app: &Clients, operator: &Clients) -> Result<()> {
+    let question = |metrics: &[&str]| usage::GetUsageStatsRequest {
+        account_id: ACCOUNT.to_owned(),
+        metrics: metrics.iter().map(|metric| (*metric).to_owned()).collect(),
+        start_time: Some(prost_types::Timestamp {
+            seconds: 900,
+            nanos: 0,
+        }),
+        end_time: Some(prost_types::Timestamp {
+            seconds: 4_500,
+            nanos: 0,
+        }),
+        granularity: usage::Granularity::Hour.into(),
+        zone: String::new(),
+    };
+    type Change = fn(&mut usage::GetUsageStatsRequest);
+    let cases: &[(&str, Change, &str)] = &[
+        ("no metric", |q| q.metrics.clear(), "metrics"),
+        (
+            "a metric twice",
+            |q| q.metrics = vec!["exports.run".into(); 2],
+            "metrics[1]",
+        ),
+        (
+            "17 metrics",
+            |q| q.metrics = vec!["exports.run".into(); 17],
+            "metrics",
+        ),
+        ("no start", |q| q.start_time = None, "start_time"),
+        (
+            "a start within a quarter",
+            |q| {
+                q.start_time = Some(prost_types::Timestamp {
+                    seconds: 901,
+                    nanos: 0,
+                })
+            },
+            "start_time",
+        ),
+        (
+            "an end before the start",
+            |q| q.end_time = Some(prost_types::Timestamp { seconds: 0, nanos: 0 }),
+            "end_time",
+        ),
+        ("no granularity", |q| q.granularity = 0, "granularity"),
+        ("no such zone", |q| q.zone = "Mars/Olympus".into(), "zone"),
+    ];
+    for (what, change, field) in cases {
+        let mut request = question(&["exports.run"]);
+        change(&mut request);
+        let answer = app.usage.clone().get_usage_stats(request).await;
+        check_refusal(what, answer, Code::InvalidArgument, "FIELD_INVALID", Some(field))?;
+    }
+    let answer = app
+        .usage
+        .clone()
+        .get_usage_stats(question(&["api.nothing"]))
+        .await;
+    check_refusal(
+        "an unknown metric",
+        answer,
+        Code::NotFound,
+        "METRIC_NOT_FOUND",
+        None,
+    )?;
+    let answer = app
+        .quota
+        .clone()
+        .get_current_usage(quota::GetCurrentUsageRequest {
+            account_id: ACCOUNT.to_owned(),
+            metrics: vec!["api.nothing".to_owned()],
+        })
+        .await;
+    check_refusal(
+        "an unknown metric",
+        answer,
+        Code::NotFound,
+        "METRIC_NOT_FOUND",
+        None,
+    )?;
+
+    for (page_size, page_token, field, reason) in [
+        (-1, "", "page_size", "FIELD_INVALID"),
+        (0, "made up", "page_token", "PAGE_TOKEN_INVALID"),
+    ] {
+        let answer = app
+            .usage
+            .clone()
+            .list_usage_events(usage::ListUsageEventsRequest {
+                account_id: ACCOUNT.to_owned(),
+                metric: String::new(),
+                page_size,
+                page_token: page_token.to_owned(),
+            })
+            .await;
+        check_refusal(
+            "a page of events",
+            answer,
+            Code::InvalidArgument,
+            reason,
+            Some(field),
+        )?;
+        let answer = operator
+            .notification
+            .clone()
+            .list_notices(notification::ListNoticesRequest {
+                account_id: ACCOUNT.to_owned(),
+                page_size,
+                page_token: page_token.to_owned(),
+                unread_only: false,
+            })
+            .await;
+        check_refusal(
+            "a page of notices",
+            answer,
+            Code::InvalidArgument,
+            reason,
+            Some(field),
+        )?;
+    }
+    Ok(())
+}
+
+async fn bad_accounts_and_plans(app: &Clients, operator: &Clients) -> Result<()> {
+    for (what, account_id, zone, language, field) in [
+        ("a malformed id", "a/b", "", 0, "account_id"),
+        ("no such zone", "", "Mars/Olympus", 0, "zone"),
+        ("an offset as zone", "", "+01:00", 0, "zone"),
+        ("no such language", "", "", 99, "language"),
+    ] {
+        let answer = app
+            .account
+            .clone()
+            .upsert_account(account::UpsertAccountRequest {
+                account_id: account_id.to_owned(),
+                zone: zone.to_owned(),
+                language,
+                ..account::UpsertAccountRequest::default()
+            })
+            .await;
+        check_refusal(what, answer, Code::InvalidArgument, "FIELD_INVALID", Some(field))?;
+    }
+    for (what, email, password, field) in [
+        ("no address", "ann", "plinth orbit walnut sails", "email"),
+        (
+            "a short password",
+            "ann@example.com",
+            "fourteen chars",
+            "password",
+        ),
+        (
+            "the address as password",
+            "ann.marie@example.com",
+            "ann.marie@example.com",
+            "password",
+        ),
+    ] {
+        let answer = operator
+            .account
+            .clone()
+            .sign_up(account::SignUpRequest {
+                email: email.to_owned(),
+                password: password.to_owned(),
+                ..account::SignUpRequest::default()
+            })
+            .await;
+        check_refusal(what, answer, Code::InvalidArgument, "FIELD_INVALID", Some(field))?;
+    }
+    let subscribe = |account: &str, plan: &str, request_id: &str| billing::CreateSubscriptionRequest {
+        account_id: account.to_owned(),
+        plan: plan.to_owned(),
+        request_id: request_id.to_owned(),
+        ..billing::CreateSubscriptionRequest::default()
+    };
+    for (what, request, code, reason, field) in [
+        (
+            "no such plan",
+            subscribe(ACCOUNT, "gold", "s-1"),
+            Code::NotFound,
+            "PLAN_NOT_FOUND",
+            None,
+        ),
+        (
+            "no such account",
+            subscribe("nobody", "pro", "s-1"),
+            Code::NotFound,
+            "ACCOUNT_NOT_FOUND",
+            None,
+        ),
+        (
+            "no request id",
+            subscribe(ACCOUNT, "pro", ""),
+            Code::InvalidArgument,
+            "FIELD_INVALID",
+            Some("request_id"),
+        ),
+        (
+            "a malformed plan",
+            subscribe(ACCOUNT, "Pro", "s-1"),
+            Code::InvalidArgument,
+            "FIELD_INVALID",
+            Some("plan"),
+        ),
+    ] {
+        let answer = app.billing.clone().create_subscription(request).await;
+        check_refusal(what, answer, code, reason, field)?;
+    }
+    let broken = billing::ApplyCatalogRequest {
+        document: octroi_fleet::seed::CATALOG.replace("default_plan: free", "default_plan: gold"),
+    };
+    let answer = operator.billing.clone().apply_catalog(broken).await;
+    let status = answer.err().context("a broken catalog was applied")?;
+    let reason = reason_of(&status).map(octroi_proto::errors::v1::ErrorReason::name);
+    ensure!(reason == Some("CATALOG_INVALID"), "{status:?}");
+    Ok(())
+}
