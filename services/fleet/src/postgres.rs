@@ -1,8 +1,8 @@
 //! The private PostgreSQL that `octroi all` starts by itself when no database URL is given.
 //!
-//! It owns: finding binaries on the machine ([`binaries`]), making the instance inside the data
-//! directory ([`instance`]), leaving root for a lesser user ([`user`]), taking over from a process
-//! that was killed ([`leftover`]), starting, watching and stopping the server ([`supervisor`]), and
+//! It owns: finding binaries on the machine (`binaries`), making the instance inside the data
+//! directory (`instance`), leaving root for a lesser user (`user`), taking over from a process
+//! that was killed (`leftover`), starting, watching and stopping the server (`supervisor`), and
 //! a database with one role and one schema a service ([`prepare`]).
 //! It does not own: migrations, pools, or any server that somebody else runs.
 //!

@@ -1,8 +1,8 @@
 //! `octroi replay FILE`: recorded traffic from a file into a running fleet.
 //!
-//! The file is read twice, in memory that does not grow with it. The first pass ([`scan`]) hashes it, finds
-//! malformed lines and adds up the good ones. The second ([`feed`]) sends them, either as usage events in
-//! batches ([`send`]) or as one CONSUME a line ([`check`]). Then the ledger's totals are compared ([`settle`]).
+//! The file is read twice, in memory that does not grow with it. The first pass (`scan`) hashes it, finds
+//! malformed lines and adds up the good ones. The second (`feed`) sends them, either as usage events in
+//! batches (`send`) or as one CONSUME a line (`check`). Then the ledger's totals are compared (`settle`).
 //!
 //! Every id follows from the file's content and the line, so that a run that was cut off can be run again:
 //! what the ledger has, it does not take twice.

@@ -1,6 +1,6 @@
 //! The bus within one process: a message goes from the outbox straight to the handlers.
 //!
-//! Nothing is kept here but in memory. What makes it safe is the outbox: [`InProcess::publish`] answers `Ok`
+//! Nothing is kept here but in memory. What makes it safe is the outbox: `publish` answers `Ok`
 //! only once every queue has handled the message or made it a dead letter, so after a crash the row is still
 //! unsent and comes again.
 //!
