@@ -29,7 +29,7 @@ esac
 need_cargo
 backends_ensure
 deploy/scripts/tools.sh test
-export OCTROI_TEST_PYTHON=$TOOLS/python-test/bin/python
+export TEST_PYTHON=$TOOLS/python-test/bin/python
 unset OCTROI_TOOLS_DIR
 
 # The tests start the programs too, so these are built first. Always the whole workspace: a part of it

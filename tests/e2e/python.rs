@@ -17,7 +17,7 @@ const ENDS_WITHIN: Duration = Duration::from_secs(60);
 
 /// `deploy/scripts/test.sh` gives an interpreter that has what the script needs.
 fn interpreter() -> OsString {
-    let given = std::env::var_os("OCTROI_TEST_PYTHON").filter(|path| !path.is_empty());
+    let given = std::env::var_os("TEST_PYTHON").filter(|path| !path.is_empty());
     given.unwrap_or_else(|| OsString::from("python3"))
 }
 
@@ -38,7 +38,7 @@ async fn run(arguments: &[&str]) -> Result<String> {
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(
         !errors.contains("ModuleNotFoundError"),
-        "{} lacks grpc: run `make test`, or set OCTROI_TEST_PYTHON to an interpreter with what deploy/tools/test.txt names",
+        "{} lacks grpc: run `make test`, or set TEST_PYTHON to an interpreter with what deploy/tools/test.txt names",
         interpreter.display()
     );
     ensure!(
