@@ -2,10 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex},
 };
 
 use axum::{
@@ -201,19 +198,15 @@ impl Gateway {
 }
 
 fn auth() -> Auth {
-    // Tests of one process run at once, each with a folder of its own.
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let dir = std::env::temp_dir().join(format!("octroi-gateway-{}-{number}", std::process::id()));
-    auth::mint(&dir).expect("a writable folder");
+    let dir = tempfile::tempdir().expect("a writable temporary directory");
+    let dir = dir.path();
+    auth::mint(dir).expect("a writable folder");
     let config = config::Auth {
-        tokens_dir: dir.clone(),
+        tokens_dir: dir.to_owned(),
         callers_file: std::path::PathBuf::new(),
         principal_secret: Secret::default(),
     };
-    let auth = Auth::load(&config, &dir).expect("what was minted");
-    std::fs::remove_dir_all(&dir).expect("our own folder");
-    auth
+    Auth::load(&config, dir).expect("what was minted")
 }
 
 /// A refusal as a service makes it.

@@ -14,9 +14,9 @@ use nix::{
 use octroi_tests::harness::{
     backends,
     fleet::{
-        APPLICATION, Call, Clients, Ended, Fleet, OPERATOR, Program, Rest, eventually, free_address,
-        is_ready, open_dir,
+        APPLICATION, Call, Clients, Ended, Fleet, OPERATOR, Program, Rest, eventually, is_ready, open_dir,
     },
+    port::Port,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -66,7 +66,8 @@ async fn a_service_serves_only_while_all_that_it_needs_is_there() -> Result<()> 
         .await?;
     let bus = backends::rabbitmq().await.namespace();
     let broker = address_of(&bus.url)?;
-    let (grpc, admin, road) = (free_address()?, free_address()?, free_address()?);
+    let ports = (Port::reserve()?, Port::reserve()?, Port::reserve()?);
+    let (grpc, admin, road) = (ports.0.address(), ports.1.address(), ports.2.address());
     let tokens = dir.path().join("tokens");
     let minting = Call::new(dir.path(), "tokens", &["tokens", "mint", "--dir", text(&tokens)?]);
     minting.ends().await?.succeeded()?;
@@ -236,8 +237,12 @@ async fn a_taken_port_is_said_in_one_sentence() -> Result<()> {
         let mut call = Call::new(dir.path(), "taken", &[&["run"], services].concat())
             .set("auth.tokens_dir", text(&tokens)?)
             .set("account.database.url", database.url("account"));
-        for other in ["grpc.listen", "admin.listen", "gateway.listen"] {
-            let address = if other == key { taken.1 } else { free_address()? };
+        let ports = [Port::reserve()?, Port::reserve()?, Port::reserve()?];
+        for (other, port) in ["grpc.listen", "admin.listen", "gateway.listen"]
+            .iter()
+            .zip(&ports)
+        {
+            let address = if *other == key { taken.1 } else { port.address() };
             call = call.set(other, address.to_string());
         }
         for service in backends::SERVICES
@@ -297,9 +302,9 @@ async fn the_configuration_is_printed_without_secrets() -> Result<()> {
 struct Newcomer {
     program: Program,
     call: Call,
-    grpc: SocketAddr,
-    admin: SocketAddr,
-    gateway: SocketAddr,
+    grpc: Port,
+    admin: Port,
+    gateway: Port,
     data: PathBuf,
     _dir: TempDir,
 }
@@ -308,13 +313,13 @@ impl Newcomer {
     async fn start() -> Result<Self> {
         let dir = open_dir()?;
         let data = dir.path().join("data");
-        let (grpc, admin, gateway) = (free_address()?, free_address()?, free_address()?);
+        let (grpc, admin, gateway) = (Port::reserve()?, Port::reserve()?, Port::reserve()?);
         let addresses = dir.path().join("addresses.json");
         let call = Call::new(dir.path(), "all", &["all", "--addresses-file", text(&addresses)?])
             .set("data_dir", text(&data)?)
-            .set("grpc.listen", grpc.to_string())
-            .set("admin.listen", admin.to_string())
-            .set("gateway.listen", gateway.to_string());
+            .set("grpc.listen", grpc.address().to_string())
+            .set("admin.listen", admin.address().to_string())
+            .set("gateway.listen", gateway.address().to_string());
         let mut this = Self {
             program: call.start()?,
             call,
@@ -330,7 +335,10 @@ impl Newcomer {
 
     async fn becomes_ready(&mut self) -> Result<()> {
         let file = self.call.addresses_file();
-        let ready = self.program.becomes_ready(self.admin, file.as_deref()).await;
+        let ready = self
+            .program
+            .becomes_ready(self.admin.address(), file.as_deref())
+            .await;
         ready.with_context(|| format!("it is not ready; the end of its log:\n{}", self.call.log_tail()))
     }
 
@@ -346,11 +354,11 @@ impl Newcomer {
 
     fn clients(&self, caller: &str) -> Result<Clients> {
         let token = std::fs::read_to_string(self.data.join(format!("tokens/{caller}.token")))?;
-        Clients::new(|_| format!("http://{}", self.grpc), token.trim())
+        Clients::new(|_| format!("http://{}", self.grpc.address()), token.trim())
     }
 
     fn rest(&self) -> Rest {
-        Rest::new(self.gateway)
+        Rest::new(self.gateway.address())
     }
 
     /// The first process of its PostgreSQL.
@@ -456,7 +464,7 @@ async fn its_postgres_comes_back(octroi: &Newcomer) -> Result<()> {
         app.usage.clone().track_usage(request).await?;
         let second = octroi.postgres().context("no PostgreSQL")?;
         ensure!(second != first, "it is the same process");
-        is_ready(octroi.admin).await
+        is_ready(octroi.admin.address()).await
     })
     .await
     .with_context(|| octroi.call.log_tail())?;

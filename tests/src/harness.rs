@@ -1,7 +1,9 @@
 //! What the tests stand on.
 //!
 //! [`backends`] finds or starts PostgreSQL, Redis and RabbitMQ and gives every test a corner of its
-//! own in them. [`fleet`] starts the real program on them, in one process or in many.
+//! own in them. [`fleet`] starts the real program on them, in one process or in many, on ports that
+//! [`port`] reserves.
 
 pub mod backends;
 pub mod fleet;
+pub mod port;

@@ -39,7 +39,7 @@ pub enum Command {
 ///
 /// # Errors
 /// Where the file cannot be read or the fleet refuses it.
-pub async fn execute(config_file: Option<&PathBuf>, command: &Command) -> anyhow::Result<ExitCode> {
+pub async fn execute(config_file: Option<&Path>, command: &Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Check { file } => check(file),
         Command::Diff { file } => {
@@ -100,7 +100,7 @@ fn read(file: &Path) -> anyhow::Result<String> {
     std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
 }
 
-fn client(config_file: Option<&PathBuf>) -> anyhow::Result<BillingServiceClient<Link>> {
+fn client(config_file: Option<&Path>) -> anyhow::Result<BillingServiceClient<Link>> {
     let loader = config::load(config_file)?;
     Ok(BillingServiceClient::new(
         config::operator_links(&loader)?.to("billing", "operator")?,

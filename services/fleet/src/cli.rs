@@ -1,6 +1,9 @@
 //! The command line.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio_util::sync::CancellationToken;
@@ -129,7 +132,7 @@ impl Service {
 /// # Errors
 /// A sentence that says what went wrong.
 pub async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
-    let file = cli.config.as_ref();
+    let file = cli.config.as_deref();
     match cli.command {
         Command::All(args) => all::run(&config::load(file)?, &args).await,
         Command::Run { services, args } => process::run(&config::load(file)?, &services, &args).await,
@@ -151,7 +154,7 @@ pub async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
     }
 }
 
-async fn replay(file: Option<&PathBuf>, args: replay::Args) -> anyhow::Result<ExitCode> {
+async fn replay(file: Option<&Path>, args: replay::Args) -> anyhow::Result<ExitCode> {
     let link = if args.dry_run {
         None
     } else {

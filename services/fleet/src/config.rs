@@ -50,7 +50,7 @@ impl Section for Bus {
 ///
 /// # Errors
 /// [`ConfigError`].
-pub fn load(file: Option<&PathBuf>) -> Result<Loader, ConfigError> {
+pub fn load(file: Option<&Path>) -> Result<Loader, ConfigError> {
     let defaults = [
         DEFAULTS,
         octroi_account::DEFAULTS,

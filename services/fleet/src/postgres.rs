@@ -25,7 +25,6 @@ use std::path::{Path, PathBuf};
 use tokio::sync::{oneshot, watch};
 
 pub use error::{BinariesError, Error, UserError};
-pub use port::free_port;
 pub use roles::{prepare, service_url};
 pub use supervisor::State;
 

@@ -3,7 +3,12 @@
 //!
 //! A key is its path: `[quota.counters] backend` is `OCTROI_QUOTA__COUNTERS__BACKEND`.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use figment::{
     Figment,
@@ -153,7 +158,7 @@ impl Loader {
     ///
     /// # Errors
     /// [`ConfigError`] where the file cannot be read or a top-level key is not known.
-    pub fn new(defaults: &[&str], file: Option<&PathBuf>) -> Result<Self, ConfigError> {
+    pub fn new(defaults: &[&str], file: Option<&Path>) -> Result<Self, ConfigError> {
         let mut figment = Figment::new();
         for text in defaults {
             figment = figment.merge(Toml::string(text));
@@ -331,15 +336,16 @@ mod tests {
 
     const DEFAULTS: &str = "[grpc]\nlisten = \"127.0.0.1:8081\"\nreflection = true\nconcurrency_max = 10\n";
 
-    fn file(name: &str, text: &str) -> PathBuf {
-        let path = std::env::temp_dir().join(format!("octroi-config-{}-{name}.toml", std::process::id()));
-        std::fs::write(&path, text).expect("a writable temporary directory");
-        path
+    /// A file of the test's own; it goes with this value.
+    fn file(text: &str) -> tempfile::TempPath {
+        let file = tempfile::NamedTempFile::new().expect("a writable temporary directory");
+        std::fs::write(&file, text).expect("a writable file");
+        file.into_temp_path()
     }
 
     #[test]
     fn a_file_overrides_defaults() {
-        let path = file("good", "[grpc]\nreflection = false\n");
+        let path = file("[grpc]\nreflection = false\n");
         let grpc: Grpc = Loader::new(&[DEFAULTS], Some(&path))
             .and_then(|l| l.section("grpc"))
             .expect("a good file");
@@ -363,7 +369,7 @@ mod tests {
                 "grpc.concurrency_max",
             ),
         ] {
-            let path = file(name, text);
+            let path = file(text);
             let error = Loader::new(&[DEFAULTS], Some(&path))
                 .and_then(|loader| loader.section::<Grpc>("grpc"))
                 .expect_err("a bad file");

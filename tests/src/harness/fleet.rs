@@ -11,6 +11,7 @@
 
 mod clients;
 mod leftovers;
+mod plan;
 mod program;
 mod rest;
 mod wait;
@@ -20,14 +21,16 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use nix::sys::signal::Signal;
-use octroi_fleet::postgres::free_port;
 use octroi_proto::billing::v1::ApplyCatalogRequest;
 use tempfile::TempDir;
 
 use super::backends::{self, BusNamespace, TestDatabase};
+use super::port::Port;
+use plan::{Member, Plan};
 
 pub use clients::{APPLICATION, Clients, GATEWAY, OPERATOR};
 pub use program::{Call, Ended, Program, is_ready};
@@ -42,15 +45,6 @@ pub enum Topology {
     /// `octroi run <service>`, once each.
     Split,
 }
-
-/// The services in the order in which they are started: each after those that it asks.
-const SERVICES: [&str; 6] = ["account", "usage", "quota", "billing", "notification", "gateway"];
-
-/// The one process of [`Topology::OneProcess`].
-const ALL: &str = "all";
-
-/// Few, because the fleets of one run share a server that takes 100.
-const CONNECTIONS_MAX: &str = "5";
 
 /// A fleet that is still to be started.
 #[derive(Debug)]
@@ -84,22 +78,13 @@ impl Builder {
     }
 }
 
-/// One process of a fleet.
-#[derive(Debug)]
-struct Member {
-    name: &'static str,
-    call: Call,
-    program: Option<Program>,
-    admin: SocketAddr,
-}
-
 /// A fleet of the test's own. It ends with this value.
 #[derive(Debug)]
 pub struct Fleet {
     topology: Topology,
     members: Vec<Member>,
-    /// gRPC addresses by service, and the gateway's.
-    addresses: BTreeMap<&'static str, SocketAddr>,
+    /// Where each service answers gRPC, and the gateway HTTP.
+    ports: BTreeMap<&'static str, Arc<Port>>,
     tokens: PathBuf,
     leftovers_expected: bool,
     bus: Option<BusNamespace>,
@@ -130,30 +115,18 @@ impl Fleet {
     async fn start_as(builder: &Builder) -> Result<Self> {
         let database = create_database().await?;
         let dir = open_dir()?;
+        let plan = Plan::new(builder, dir.path(), &database).await?;
         let mut fleet = Self {
             topology: builder.topology,
-            members: Vec::new(),
-            addresses: BTreeMap::new(),
-            tokens: dir.path().join("tokens"),
+            members: plan.members,
+            ports: plan.ports,
+            tokens: plan.tokens,
             // Until it is up there is nothing to leave behind.
             leftovers_expected: true,
-            bus: None,
+            bus: plan.bus,
             database,
             dir,
         };
-        match builder.topology {
-            Topology::OneProcess => fleet.plan_one_process()?,
-            Topology::Split => fleet.plan_split().await?,
-        }
-        for member in &mut fleet.members {
-            let call = std::mem::take(&mut member.call);
-            let call = builder
-                .settings
-                .iter()
-                .fold(call, |call, (key, value)| call.set(key, value));
-            member.call =
-                (builder.environment.iter()).fold(call, |call, (name, value)| call.environment(name, value));
-        }
         for name in fleet.member_names() {
             fleet.launch(name)?;
         }
@@ -163,91 +136,6 @@ impl Fleet {
         }
         fleet.leftovers_expected = false;
         Ok(fleet)
-    }
-
-    fn plan_one_process(&mut self) -> Result<()> {
-        let (grpc, admin, gateway) = (free_address()?, free_address()?, free_address()?);
-        let data = self.dir.path().join("data");
-        self.tokens = data.join("tokens");
-        let file = self.dir.path().join("addresses.json");
-        let mut call = Call::new(self.dir.path(), ALL, &["all", "--addresses-file", text(&file)?])
-            .set("data_dir", text(&data)?)
-            .set("grpc.listen", grpc.to_string())
-            .set("admin.listen", admin.to_string())
-            .set("gateway.listen", gateway.to_string())
-            .set("gateway.public_url", format!("http://{gateway}"));
-        for service in backends::SERVICES {
-            call = self.with_database(call, service);
-            self.addresses.insert(service, grpc);
-        }
-        self.addresses.insert("gateway", gateway);
-        self.members.push(Member {
-            name: ALL,
-            call,
-            program: None,
-            admin,
-        });
-        Ok(())
-    }
-
-    async fn plan_split(&mut self) -> Result<()> {
-        let (redis, bus) = tokio::join!(backends::redis(), backends::rabbitmq());
-        let (counters, bus) = (redis.namespace().await?, bus.namespace());
-        let minting = Call::new(
-            self.dir.path(),
-            "tokens",
-            &["tokens", "mint", "--dir", text(&self.tokens)?],
-        );
-        minting.ends().await?.succeeded()?;
-        for service in SERVICES {
-            self.addresses.insert(service, free_address()?);
-        }
-        for service in SERVICES {
-            let admin = free_address()?;
-            let address = self.address(service);
-            let listen = if service == "gateway" {
-                "gateway.listen"
-            } else {
-                "grpc.listen"
-            };
-            let mut call = Call::new(self.dir.path(), service, &["run", service])
-                .set("data_dir", text(&self.dir.path().join("data"))?)
-                .set(listen, address.to_string())
-                .set("admin.listen", admin.to_string())
-                .set("auth.tokens_dir", text(&self.tokens)?)
-                .set("bus.backend", "rabbitmq")
-                .set("bus.url", &bus.url)
-                .set("bus.namespace", &bus.namespace);
-            for other in backends::SERVICES.into_iter().filter(|other| *other != service) {
-                call = call.set(
-                    &format!("links.{other}"),
-                    format!("http://{}", self.address(other)),
-                );
-            }
-            call = match service {
-                "gateway" => call.set("gateway.public_url", format!("http://{address}")),
-                _ => self.with_database(call, service),
-            };
-            if service == "quota" {
-                call = call
-                    .set("quota.counters.backend", "redis")
-                    .set("quota.counters.url", &counters.url)
-                    .set("quota.counters.namespace", &counters.prefix);
-            }
-            self.members.push(Member {
-                name: service,
-                call,
-                program: None,
-                admin,
-            });
-        }
-        self.bus = Some(bus);
-        Ok(())
-    }
-
-    fn with_database(&self, call: Call, service: &str) -> Call {
-        call.set(&format!("{service}.database.url"), self.database.url(service))
-            .set(&format!("{service}.database.connections_max"), CONNECTIONS_MAX)
     }
 
     /// `octroi all` does this by itself.
@@ -288,8 +176,8 @@ impl Fleet {
     /// When there is no such service, which is a mistake of the test.
     #[must_use]
     pub fn address(&self, service: &str) -> SocketAddr {
-        match self.addresses.get(service) {
-            Some(address) => *address,
+        match self.ports.get(service) {
+            Some(port) => port.address(),
             None => panic!("there is no service {service}"),
         }
     }
@@ -411,7 +299,7 @@ impl Fleet {
 
     fn member(&mut self, service: &str) -> Result<&mut Member> {
         let name = match self.topology {
-            Topology::OneProcess => ALL,
+            Topology::OneProcess => plan::ALL,
             Topology::Split => service,
         };
         let member = self.members.iter_mut().find(|member| member.name == name);
@@ -436,7 +324,9 @@ impl Fleet {
                 continue;
             };
             let file = member.call.addresses_file();
-            let waited = program.becomes_ready(member.admin, file.as_deref()).await;
+            let waited = program
+                .becomes_ready(member.admin.address(), file.as_deref())
+                .await;
             waited.with_context(|| {
                 format!(
                     "{} is not ready; the end of its log:\n{}",
@@ -503,14 +393,6 @@ pub fn open_dir() -> Result<TempDir> {
         .prefix("octroi-test-")
         .permissions(permissions)
         .tempdir()?)
-}
-
-/// An address on loopback that nobody listens on.
-///
-/// # Errors
-/// When the system has none.
-pub fn free_address() -> Result<SocketAddr> {
-    Ok(SocketAddr::from(([127, 0, 0, 1], free_port()?)))
 }
 
 fn text(path: &Path) -> Result<&str> {

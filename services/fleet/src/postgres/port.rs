@@ -5,8 +5,9 @@ use std::net::{Ipv4Addr, TcpListener};
 
 /// Below the range from which systems take the ports of outgoing connections (32768 and up on Linux,
 /// 49152 and up on macOS). A listener inside that range may lose its port to an outgoing connection
-/// while it restarts, and a client that keeps trying such a port can even connect to itself.
-const PORTS: std::ops::Range<u16> = 15_000..32_000;
+/// while it restarts, and a client that keeps trying such a port can even connect to itself. The ports
+/// from 20000 on are left to those who reserve theirs, such as tests.
+const PORTS: std::ops::Range<u16> = 15_000..20_000;
 
 const TRIES_MAX: u32 = 200;
 
@@ -14,7 +15,7 @@ const TRIES_MAX: u32 = 200;
 ///
 /// # Errors
 /// The last refusal of the system, when every try found its port taken.
-pub fn free_port() -> io::Result<u16> {
+pub(super) fn free_port() -> io::Result<u16> {
     let mut refusal = io::Error::from(io::ErrorKind::AddrInUse);
     for _ in 0..TRIES_MAX {
         let port = rand::random_range(PORTS);

@@ -4,15 +4,16 @@ use prost::Message as _;
 
 use super::*;
 
-fn auth(name: &str) -> Auth {
-    let dir = std::env::temp_dir().join(format!("octroi-auth-{}-{name}", std::process::id()));
-    mint(&dir).expect("a writable directory");
+fn auth() -> Auth {
+    let dir = tempfile::tempdir().expect("a writable temporary directory");
+    let dir = dir.path();
+    mint(dir).expect("a writable directory");
     let config = config::Auth {
-        tokens_dir: dir.clone(),
+        tokens_dir: dir.to_owned(),
         callers_file: PathBuf::new(),
         principal_secret: Secret::default(),
     };
-    Auth::load(&config, &dir).expect("what was minted")
+    Auth::load(&config, dir).expect("what was minted")
 }
 
 fn call(auth: &Auth, method: &str, token: Option<&str>) -> Result<Arc<Caller>, Status> {
@@ -47,7 +48,7 @@ fn every_method_of_the_contracts_is_in_the_table() {
 
 #[test]
 fn the_table_decides_for_every_method_and_caller() {
-    let auth = auth("table");
+    let auth = auth();
     for (method, roles) in TABLE {
         for (name, role) in STANDARD_CALLERS {
             let token = auth.token_of(name).expect("a token");
@@ -67,7 +68,7 @@ fn the_table_decides_for_every_method_and_caller() {
 
 #[test]
 fn a_principal_cannot_be_forged() {
-    let auth = auth("principal");
+    let auth = auth();
     let principal = Principal {
         account: AccountId::parse("acme").expect("an id"),
         actor: "member-1".into(),

@@ -1,17 +1,17 @@
 //! RabbitMQ: a server of our own, and a corner of one for a test.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
-use octroi_fleet::postgres::free_port;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::process::{Process, connect};
 use super::{Backend, unique};
+use crate::harness::port::Port;
 
 /// All namespaces of tests begin with this; the server forgets queues of that name.
 const TEST_PREFIX: &str = "octroi-test-";
@@ -88,9 +88,9 @@ pub struct RabbitMqServer {
 struct Node {
     script: PathBuf,
     dir: PathBuf,
-    port: u16,
-    distribution_port: u16,
-    epmd_port: u16,
+    port: Port,
+    distribution_port: Port,
+    epmd_port: Port,
 }
 
 impl RabbitMqServer {
@@ -104,9 +104,9 @@ impl RabbitMqServer {
             script: script
                 .with_context(|| format!("rabbitmq-server is in none of {}", SCRIPTS.join(", ")))?,
             dir: dir.to_owned(),
-            port: free_port()?,
-            distribution_port: free_port()?,
-            epmd_port: free_port()?,
+            port: Port::reserve()?,
+            distribution_port: Port::reserve()?,
+            epmd_port: Port::reserve()?,
         };
         node.write_files()?;
         let epmd = node.launch_epmd().await?;
@@ -127,7 +127,7 @@ impl RabbitMqServer {
     /// Its port on 127.0.0.1.
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.node.port
+        self.node.port.number()
     }
 
     /// Its process.
@@ -224,7 +224,7 @@ impl Node {
                 .stderr(std::process::Stdio::null());
             command.current_dir(&self.dir);
         })?;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.epmd_port));
+        let address = self.epmd_port.address();
         epmd.becomes_ready(EPMD_READY_MAX, || accepts(address))
             .await
             .context("epmd")?;
@@ -239,7 +239,7 @@ impl Node {
             self.surround(command);
             command.stdout(log).stderr(errors);
         })?;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
+        let address = self.port.address();
         let ready = process.becomes_ready(READY_MAX, || greets(address)).await;
         ready.with_context(|| format!("{script} (its output is in {})", self.dir.display()))?;
         Ok(process)

@@ -7,10 +7,10 @@ use anyhow::{Context, Result};
 use fred::interfaces::{ClientLike, KeysInterface};
 use fred::types::config::Config;
 use nix::sys::signal::Signal;
-use octroi_fleet::postgres::free_port;
 
 use super::process::Process;
 use super::{Backend, Rung, unique};
+use crate::harness::port::Port;
 
 /// More than a run has tests, so that a number is not used again while its test still runs.
 const DATABASES: u32 = 1024;
@@ -68,7 +68,7 @@ impl Redis {
 pub struct RedisServer {
     process: Process,
     dir: PathBuf,
-    port: u16,
+    port: Port,
 }
 
 impl RedisServer {
@@ -78,8 +78,8 @@ impl RedisServer {
     /// When it is not installed or does not answer.
     pub async fn start(dir: &Path) -> Result<Self> {
         std::fs::create_dir_all(dir)?;
-        let port = free_port()?;
-        let process = launch(dir, port).await?;
+        let port = Port::reserve()?;
+        let process = launch(dir, &port).await?;
         Ok(Self {
             process,
             dir: dir.to_owned(),
@@ -96,7 +96,7 @@ impl RedisServer {
     /// Its port on 127.0.0.1.
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.port
+        self.port.number()
     }
 
     /// Its process.
@@ -129,12 +129,12 @@ impl RedisServer {
         if self.process.signal(Signal::SIGKILL).is_ok() {
             self.process.ended().await?;
         }
-        self.process = launch(&self.dir, self.port).await?;
+        self.process = launch(&self.dir, &self.port).await?;
         Ok(())
     }
 }
 
-async fn launch(dir: &Path, port: u16) -> Result<Process> {
+async fn launch(dir: &Path, port: &Port) -> Result<Process> {
     let mut process = Process::start("redis-server", |command| {
         command
             .args(["--bind", "127.0.0.1", "--port", &port.to_string()])
