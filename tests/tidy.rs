@@ -43,15 +43,21 @@ fn files(dir: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// The Rust files of the product: not of the tests.
-fn product() -> Result<Vec<PathBuf>> {
+/// Every Rust file that people write: the product and its tests.
+fn all() -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
-    for dir in ["proto", "services", "gateway", "examples"] {
+    for dir in ["proto", "services", "gateway", "examples", "tests"] {
         let dir = root().join(dir);
         if dir.is_dir() {
             found.extend(files(&dir, "rs")?);
         }
     }
+    Ok(found)
+}
+
+/// The Rust files of the product: not of the tests.
+fn product() -> Result<Vec<PathBuf>> {
+    let mut found = all()?;
     found.retain(|path| !is_test(path));
     Ok(found)
 }
@@ -87,8 +93,8 @@ fn none(what: &str, found: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// What each crate of ours depends on, tests of its own included.
-fn dependencies() -> Result<BTreeMap<String, BTreeSet<String>>> {
+/// Where each crate of ours is and what it depends on, tests of its own included.
+fn manifests() -> Result<BTreeMap<String, (PathBuf, BTreeSet<String>)>> {
     let mut found = BTreeMap::new();
     for path in files(root(), "toml")? {
         if path.file_name().is_none_or(|name| name != "Cargo.toml") {
@@ -112,9 +118,16 @@ fn dependencies() -> Result<BTreeMap<String, BTreeSet<String>>> {
                     .cloned(),
             );
         }
-        found.insert(name.to_owned(), names);
+        let dir = path.parent().unwrap_or(root()).to_owned();
+        found.insert(name.to_owned(), (dir, names));
     }
     Ok(found)
+}
+
+/// What each crate of ours depends on.
+fn dependencies() -> Result<BTreeMap<String, BTreeSet<String>>> {
+    let all = manifests()?.into_iter();
+    Ok(all.map(|(name, (_, names))| (name, names)).collect())
 }
 
 #[test]
@@ -145,6 +158,50 @@ fn crates_depend_only_on_those_below_them() -> Result<()> {
         );
     }
     none("a dependency that the design forbids", &wrong)
+}
+
+#[test]
+fn every_dependency_is_used() -> Result<()> {
+    // A library whose name is another than its package's, or that only generated code names.
+    const EXCEPTIONS: [(&str, &str, &str); 3] = [
+        ("octroi-billing", "async-stripe", "it is called stripe"),
+        ("octroi-billing", "async-stripe-core", "it is called stripe_core"),
+        ("octroi-proto", "tonic-prost", "the generated code names it"),
+    ];
+    let mut wrong = Vec::new();
+    for (name, (dir, names)) in manifests()? {
+        let mut text = String::new();
+        for path in files(&dir, "rs")? {
+            text.extend(
+                read(&path)?
+                    .lines()
+                    .map(|line| format!("{}\n", uncommented(line))),
+            );
+        }
+        for dependency in names {
+            let library = dependency.replace('-', "_");
+            let used = names_crate(&text, &library);
+            let excepted = EXCEPTIONS
+                .iter()
+                .any(|(of, one, _)| *of == name && *one == dependency);
+            match (used, excepted) {
+                (false, false) => wrong.push(format!("{name} does not use {dependency}")),
+                (true, true) => wrong.push(format!("{name} uses {dependency}: it needs no exception")),
+                _ => {}
+            }
+        }
+    }
+    none("a dependency that nobody uses", &wrong)
+}
+
+/// Whether sources name the library `library`: in a path, or as all that an item imports.
+fn names_crate(text: &str, library: &str) -> bool {
+    text.match_indices(library).any(|(at, _)| {
+        let (before, after) = (&text[..at], &text[at + library.len()..]);
+        let whole = !before.ends_with(|one: char| one.is_alphanumeric() || one == '_');
+        let imports = before.ends_with("use ") && after.starts_with([';', ' ']);
+        whole && (after.starts_with("::") || imports)
+    })
 }
 
 #[test]
@@ -227,7 +284,7 @@ fn domains_are_pure_and_synchronous() -> Result<()> {
 #[test]
 fn no_file_is_longer_than_500_lines() -> Result<()> {
     let mut wrong = Vec::new();
-    for path in product()? {
+    for path in all()? {
         let lines = read(&path)?.lines().count();
         if lines > LINES_MAX {
             wrong.push(format!("{} has {lines}", shown(&path)));
@@ -239,9 +296,7 @@ fn no_file_is_longer_than_500_lines() -> Result<()> {
 #[test]
 fn exceptions_have_a_reason_and_nothing_is_put_off() -> Result<()> {
     let mut wrong = Vec::new();
-    let mut all = product()?;
-    all.extend(files(&root().join("tests"), "rs")?);
-    for path in all {
+    for path in all()? {
         let text = read(&path)?;
         for (index, line) in text.lines().enumerate() {
             // In pieces, so that this file does not find itself.
@@ -299,17 +354,22 @@ fn every_migration_can_be_taken_back() -> Result<()> {
 
 #[test]
 fn every_service_has_the_same_chassis() -> Result<()> {
-    for half in ["up", "down"] {
-        let chassis = |service: &str| {
-            let file = format!("services/{service}/migrations/0001_chassis.{half}.sql");
-            read(&root().join(file))
+    // What is added to the chassis later has another number in each service.
+    for part in [
+        "_chassis.up.sql",
+        "_chassis.down.sql",
+        "_test_clock.up.sql",
+        "_test_clock.down.sql",
+    ] {
+        let chassis = |service: &str| -> Result<String> {
+            let dir = root().join("services").join(service).join("migrations");
+            let found = files(&dir, "sql")?;
+            let found = found.iter().find(|path| shown(path).ends_with(part));
+            read(found.with_context(|| format!("{service} has no {part}"))?)
         };
         let first = chassis("account")?;
         for service in SERVICES {
-            ensure!(
-                chassis(service)? == first,
-                "0001_chassis.{half}.sql of {service} differs"
-            );
+            ensure!(chassis(service)? == first, "{part} of {service} differs");
         }
     }
     Ok(())

@@ -36,24 +36,28 @@ backends_missing() {
 }
 
 # Installs packages of servers without letting them start one: a policy that forbids it stands in
-# while they are unpacked, and what stood there before comes back.
+# while they are unpacked, and what stood there before comes back. Nothing is installed where the policy
+# cannot be put there; each step says so itself, because a caller's `||` switches errexit off in here.
 install_without_starting() (
     policy=/usr/sbin/policy-rc.d
     saved=$policy.saved-by-octroi
+    forbidding=$(mktemp) || exit 1
     # shellcheck disable=SC2329  # by the trap
     restore() {
+        rm -f "$forbidding"
         as_root rm -f "$policy"
         if [[ -e $saved ]]; then
             as_root mv "$saved" "$policy"
         fi
     }
+    printf '#!/bin/sh\nexit 101\n' >"$forbidding" || exit 1
     if [[ -e $policy && ! -e $saved ]]; then
-        as_root mv "$policy" "$saved"
+        as_root mv "$policy" "$saved" || exit 1
     fi
+    # Not before: what stood there is only put back once it was moved away.
     trap restore EXIT
     trap 'exit 130' INT TERM
-    printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
-    as_root chmod +x "$policy"
+    as_root install -m 755 "$forbidding" "$policy" || exit 1
 
     # What apt says is of interest only where it fails.
     if ! said=$({

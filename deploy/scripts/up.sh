@@ -12,9 +12,13 @@ need_cargo
 fetch=
 if [[ -n ${OCTROI_DATABASE__URL:-} ]]; then
     say "PostgreSQL: the server of OCTROI_DATABASE__URL"
+elif [[ -n ${OCTROI_DATABASE__BIN:-} ]]; then
+    say "PostgreSQL: in OCTROI_DATABASE__BIN=$OCTROI_DATABASE__BIN"
 elif found=$(postgres_find); then
     say "PostgreSQL: ${found/$'\t'/ in }"
-    [[ $found != fetched* ]] || export PG_BIN=${found#*$'\t'}
+    if postgres_must_be_named "$found"; then
+        export OCTROI_DATABASE__BIN=${found#*$'\t'}
+    fi
 elif [[ -n ${PG_BIN:-} ]]; then
     exit 1 # postgres_find has said why
 else
@@ -31,9 +35,9 @@ cargo build --workspace --bins
 if [[ -n $fetch ]]; then
     wait "$fetch" || exit 1
     trap - EXIT
-    PG_BIN=$(postgres_fetched)
-    export PG_BIN
-    say "PostgreSQL: fetched in $PG_BIN"
+    OCTROI_DATABASE__BIN=$(postgres_fetched)
+    export OCTROI_DATABASE__BIN
+    say "PostgreSQL: fetched in $OCTROI_DATABASE__BIN"
 fi
 
 unset OCTROI_TOOLS_DIR

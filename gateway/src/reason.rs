@@ -81,6 +81,7 @@ entries! {
     MethodNotFound => NOT_IMPLEMENTED, "method-not-found", "The method is not served here";
     Internal => INTERNAL_SERVER_ERROR, "internal", "A fault on our side";
     PageTokenInvalid => BAD_REQUEST, "page-token-invalid", "The cursor is not valid";
+    BatchRefused => CONFLICT, "batch-refused", "Another event of the batch stands in the way";
     PaymentProviderFailed => SERVICE_UNAVAILABLE, "payment-provider-failed", "The payment provider failed";
 }
 

@@ -100,8 +100,9 @@ pub(crate) fn check_change(headers: &HeaderMap, origin: &str, csrf_token: &str) 
     Ok(())
 }
 
-/// A request that opens a session: other sites may not sign somebody in. A program says nothing and may.
-pub(crate) fn check_opening(headers: &HeaderMap, origin: &str) -> Result<(), Problem> {
+/// A request that opens or closes a session: other sites may not sign somebody in or out. A program says
+/// nothing and may.
+pub(crate) fn check_page(headers: &HeaderMap, origin: &str) -> Result<(), Problem> {
     match sender(headers, origin) {
         Sender::Ours | Sender::Unsaid => Ok(()),
         Sender::Other => Err(refused("the request comes from the page of another site")),
@@ -171,11 +172,7 @@ mod tests {
             change,
             "change {pairs:?}"
         );
-        assert_eq!(
-            check_opening(&headers, ORIGIN).is_ok(),
-            opening,
-            "opening {pairs:?}"
-        );
+        assert_eq!(check_page(&headers, ORIGIN).is_ok(), opening, "opening {pairs:?}");
     }
 
     #[test]

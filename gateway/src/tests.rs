@@ -7,6 +7,7 @@ use axum::{
     body::Body,
     http::{Request, StatusCode, header},
 };
+use metrics_exporter_prometheus::PrometheusBuilder;
 use octroi_core::ErrorKind;
 use octroi_proto::{
     account::v1 as account, billing::v1 as billing, errors::v1::ErrorReason, usage::v1 as usage,
@@ -129,6 +130,36 @@ async fn what_is_not_served_is_a_problem_too() {
             "{page}"
         );
     }
+}
+
+#[tokio::test]
+async fn what_clients_make_up_does_not_become_a_label() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let measured = recorder.handle();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let gateway = Gateway::start().await;
+    for number in 0..20 {
+        let method = format!("BREW{number}");
+        for (path, status) in [("/api/made-up", 404), ("/api/quota/check", 405)] {
+            let path = if status == 404 {
+                format!("{path}/{number}")
+            } else {
+                path.to_owned()
+            };
+            let answered = gateway.send(plain(&method, &path)).await.status();
+            assert_eq!(answered.as_u16(), status, "{method} {path}");
+        }
+    }
+    gateway.send(plain("GET", "/errors/quota-exceeded")).await;
+    let text = measured.render();
+    for labels in [
+        "method=\"other\",route=\"none\",status=\"404\"",
+        "method=\"other\",route=\"/api/quota/check\",status=\"405\"",
+        "method=\"GET\",route=\"/errors/{page}\",status=\"200\"",
+    ] {
+        assert!(text.contains(labels), "{labels} is not in {text}");
+    }
+    assert!(!text.contains("BREW") && !text.contains("made-up"), "{text}");
 }
 
 #[tokio::test]

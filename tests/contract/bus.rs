@@ -74,7 +74,7 @@ async fn what_fails_is_tried_as_often_as_the_limit_says_and_then_is_a_dead_lette
             delivery_limit: 3,
             ..LEFT
         };
-        let tries = Tries::that(|_| Err(HandleError::retry("away")));
+        let tries = Tries::that(|_| Err(HandleError::retry("a fault")));
         let running = site.start(&[LEFT], vec![(queue, tries.handler())]).await?;
         let sent = message("test.happened");
         running.relay(vec![sent.clone()]).await?;
@@ -83,7 +83,7 @@ async fn what_fails_is_tried_as_often_as_the_limit_says_and_then_is_a_dead_lette
             (letter.message, letter.reason, letter.attempts),
             (sent, DeadReason::DeliveryLimit, 3)
         );
-        assert_eq!(letter.error, "away");
+        assert_eq!(letter.error, "a fault");
         let at: Vec<Instant> = tries.seen().iter().map(|(_, at)| *at).collect();
         assert_eq!(at.len(), 3);
         assert!(
@@ -91,6 +91,81 @@ async fn what_fails_is_tried_as_often_as_the_limit_says_and_then_is_a_dead_lette
             "{at:?}"
         );
         running.stop().await
+    })
+    .await
+}
+
+/// Far more often than the queue's limit, and than the broker's own of 20 deliveries.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_finds_something_away_is_tried_until_it_is_back() -> Result<()> {
+    const AWAY: usize = 30;
+    check(async |site| {
+        let queue = Queue {
+            delivery_limit: 2,
+            ..LEFT
+        };
+        let tries = Tries::that(|try_number| match try_number {
+            ..=AWAY => Err(HandleError::away("the account service")),
+            _ => Ok(()),
+        });
+        let running = site.start(&[LEFT], vec![(queue, tries.handler())]).await?;
+        let sent = message("test.happened");
+        running.relay(vec![sent.clone()]).await?;
+        eventually("it is handled", || tries.begun() == AWAY + 1).await?;
+        running.stop().await?;
+        assert!(tries.seen().iter().all(|(seen, _)| *seen == sent));
+        site.has_no_dead_letter(&LEFT).await
+    })
+    .await
+}
+
+/// Faults count, and only they do: between them something may be away.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_away_does_not_count_among_the_faults() -> Result<()> {
+    check(async |site| {
+        let queue = Queue {
+            delivery_limit: 2,
+            ..LEFT
+        };
+        let tries = Tries::that(|try_number| match try_number {
+            1..=3 | 5..=7 => Err(HandleError::away("the account service")),
+            _ => Err(HandleError::retry("a fault")),
+        });
+        let running = site.start(&[LEFT], vec![(queue, tries.handler())]).await?;
+        running.relay(vec![message("test.happened")]).await?;
+        let letter = site.dead_letter(&LEFT).await?;
+        assert_eq!(
+            (letter.reason, letter.attempts, tries.begun()),
+            (DeadReason::DeliveryLimit, 8, 8)
+        );
+        running.stop().await
+    })
+    .await
+}
+
+/// The others have handled it long ago, and may have forgotten that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_is_redelivered_reaches_one_queue_alone() -> Result<()> {
+    check(async |site| {
+        let (left, right) = (Tries::that_succeed(), Tries::that_succeed());
+        let running = site
+            .start(
+                &[LEFT, RIGHT],
+                vec![(LEFT, left.handler()), (RIGHT, right.handler())],
+            )
+            .await?;
+        let sent = message("test.happened");
+        running.redeliver(&RIGHT, &sent).await?;
+        eventually("the one has it", || right.seen().len() == 1).await?;
+        assert_eq!(right.seen()[0].0, sent);
+        let nowhere = running.bus.redeliver("no.queue", sent).await;
+        assert!(
+            matches!(nowhere, Err(PublishError::Unroutable { .. })),
+            "{nowhere:?}"
+        );
+        running.stop().await?;
+        assert!(left.seen().is_empty());
+        Ok(())
     })
     .await
 }

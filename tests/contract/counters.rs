@@ -4,10 +4,11 @@ use octroi_core::{AccountId, MetricSlug, Period, RequestId, Units, Window};
 use octroi_kit::config::Secret;
 use octroi_quota::{
     Backend, CountersConfig,
-    counters::{Ask, Counters, RequestKey, Taken, WindowKey},
-    domain::decision::Level,
+    counters::{Ask, Counters, Mark, RequestKey, Taken},
+    domain::{decision::Level, window::WindowKey},
 };
 use octroi_tests::harness::backends;
+use uuid::Uuid;
 
 fn at(text: &str) -> jiff::Timestamp {
     text.parse().expect("an instant")
@@ -59,6 +60,31 @@ fn level(decided: u64, direct: u64) -> Level {
     }
 }
 
+fn request(caller: &str, request: &str) -> RequestKey {
+    RequestKey {
+        caller: caller.into(),
+        request: RequestId::parse(request).expect("an id"),
+    }
+}
+
+/// An attempt of a request of its own.
+fn mark() -> Mark {
+    let attempt = Uuid::new_v4();
+    Mark {
+        key: request("app", &attempt.to_string()),
+        content_hash: [7; 32],
+        attempt,
+    }
+}
+
+/// Another attempt of the same request.
+fn again(mark: &Mark) -> Mark {
+    Mark {
+        attempt: Uuid::new_v4(),
+        ..mark.clone()
+    }
+}
+
 async fn variants() -> Vec<(&'static str, Counters)> {
     let redis = backends::redis().await;
     let namespace = redis.namespace().await.expect("a namespace of Redis");
@@ -83,7 +109,10 @@ async fn a_window_is_cold_until_it_is_seeded_and_a_second_seed_changes_nothing()
         let day = ask("api.requests", Period::Day, 1, Some(10));
         let asks = [hour.clone(), day.clone()];
         assert_eq!(
-            counters.take(&acme, &asks, now()).await.expect("an answer"),
+            counters
+                .take(&acme, &mark(), &asks, now())
+                .await
+                .expect("an answer"),
             Taken::Cold(vec![0, 1]),
             "{name}"
         );
@@ -92,7 +121,10 @@ async fn a_window_is_cold_until_it_is_seeded_and_a_second_seed_changes_nothing()
             .await
             .expect("seeded");
         assert_eq!(
-            counters.take(&acme, &asks, now()).await.expect("an answer"),
+            counters
+                .take(&acme, &mark(), &asks, now())
+                .await
+                .expect("an answer"),
             Taken::Cold(vec![1]),
             "{name}"
         );
@@ -100,7 +132,10 @@ async fn a_window_is_cold_until_it_is_seeded_and_a_second_seed_changes_nothing()
             .seed(&acme, &[(day.key, level(0, 0)), (hour.key, level(9, 9))], now())
             .await
             .expect("seeded");
-        let taken = counters.take(&acme, &asks, now()).await.expect("an answer");
+        let taken = counters
+            .take(&acme, &mark(), &asks, now())
+            .await
+            .expect("an answer");
         assert_eq!(taken, Taken::Yes(vec![level(4, 2), level(1, 0)]), "{name}");
     }
 }
@@ -116,13 +151,19 @@ async fn all_windows_are_taken_from_or_none() {
         ];
         let seeds: Vec<_> = asks.iter().map(|ask| (ask.key.clone(), level(0, 0))).collect();
         counters.seed(&acme, &seeds, now()).await.expect("seeded");
-        let first = counters.take(&acme, &asks, now()).await.expect("an answer");
+        let first = counters
+            .take(&acme, &mark(), &asks, now())
+            .await
+            .expect("an answer");
         assert_eq!(
             first,
             Taken::Yes(vec![level(5, 0), level(5, 0), level(2, 0)]),
             "{name}"
         );
-        let second = counters.take(&acme, &asks, now()).await.expect("an answer");
+        let second = counters
+            .take(&acme, &mark(), &asks, now())
+            .await
+            .expect("an answer");
         assert_eq!(
             second,
             Taken::No(vec![level(5, 0), level(5, 0), level(2, 0)]),
@@ -130,22 +171,14 @@ async fn all_windows_are_taken_from_or_none() {
         );
         let keys: Vec<_> = asks.iter().map(|ask| ask.key.clone()).collect();
         let looked = counters.look(&acme, &keys).await.expect("an answer");
-        assert_eq!(
-            looked,
-            Taken::No(vec![level(5, 0), level(5, 0), level(2, 0)]),
-            "{name}"
-        );
+        assert_eq!(looked, Ok(vec![level(5, 0), level(5, 0), level(2, 0)]), "{name}");
         let other = counters.look(&account("other"), &keys).await.expect("an answer");
-        assert_eq!(
-            other,
-            Taken::Cold(vec![0, 1, 2]),
-            "{name}: accounts do not share windows"
-        );
+        assert_eq!(other, Err(vec![0, 1, 2]), "{name}: accounts do not share windows");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_given_back_can_be_taken_again_and_never_falls_below_nothing() {
+async fn what_is_given_back_can_be_taken_again_and_is_given_back_once() {
     for (name, counters) in variants().await {
         let (acme, asks) = (
             account("acme"),
@@ -157,24 +190,112 @@ async fn what_is_given_back_can_be_taken_again_and_never_falls_below_nothing() {
             .await
             .expect("seeded");
         for _ in 0..2 {
-            assert_eq!(
-                counters.take(&acme, &asks, now()).await.expect("an answer"),
-                Taken::Yes(vec![level(4, 0)]),
-                "{name}"
-            );
-            assert_eq!(
-                counters.take(&acme, &asks, now()).await.expect("an answer"),
-                Taken::No(vec![level(4, 0)]),
-                "{name}"
-            );
-            counters.give_back(&acme, &asks).await.expect("given back");
+            let mark = mark();
+            let taken = counters
+                .take(&acme, &mark, &asks, now())
+                .await
+                .expect("an answer");
+            assert_eq!(taken, Taken::Yes(vec![level(4, 0)]), "{name}");
+            let other = counters
+                .take(&acme, &self::mark(), &asks, now())
+                .await
+                .expect("an answer");
+            assert_eq!(other, Taken::No(vec![level(4, 0)]), "{name}");
+            for _ in 0..2 {
+                counters.give_back(&acme, &mark, &asks).await.expect("given back");
+            }
         }
-        counters.give_back(&acme, &asks).await.expect("given back");
         let looked = counters
             .look(&acme, std::slice::from_ref(&one.key))
             .await
             .expect("an answer");
-        assert_eq!(looked, Taken::No(vec![level(0, 0)]), "{name}");
+        assert_eq!(looked, Ok(vec![level(0, 0)]), "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_comes_again_takes_nothing_and_its_last_attempt_answers_for_the_units() {
+    for (name, counters) in variants().await {
+        let (acme, asks) = (account("acme"), [ask("api.requests", Period::Day, 3, Some(4))]);
+        let [one] = &asks;
+        counters
+            .seed(&acme, &[(one.key.clone(), level(0, 0))], now())
+            .await
+            .expect("seeded");
+        let first = mark();
+        let (second, others) = (again(&first), again(&mark()));
+        let reused = Mark {
+            content_hash: [8; 32],
+            ..again(&first)
+        };
+        for (attempt, expected) in [
+            (&first, Taken::Yes(vec![level(3, 0)])),
+            (&second, Taken::Before(vec![level(3, 0)])),
+            (&others, Taken::No(vec![level(3, 0)])),
+            (&reused, Taken::Reused),
+        ] {
+            let taken = counters
+                .take(&acme, attempt, &asks, now())
+                .await
+                .expect("an answer");
+            assert_eq!(taken, expected, "{name}");
+        }
+        for (attempt, left) in [(&first, 3), (&reused, 3), (&second, 0), (&second, 0)] {
+            counters
+                .give_back(&acme, attempt, &asks)
+                .await
+                .expect("an answer");
+            let keys = std::slice::from_ref(&one.key);
+            let looked = counters.look(&acme, keys).await.expect("an answer");
+            assert_eq!(looked, Ok(vec![level(left, 0)]), "{name}");
+        }
+        // Nothing is known of the request any more.
+        let taken = counters
+            .take(&acme, &reused, &asks, now())
+            .await
+            .expect("an answer");
+        assert_eq!(taken, Taken::Yes(vec![level(3, 0)]), "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_window_in_use_stays_warm_however_many_others_are_looked_at() {
+    for (name, counters) in variants().await {
+        let acme = account("acme");
+        let open = ask("api.requests", Period::Hour, 1, Some(1_000));
+        let past = |hour: i64| {
+            let start = at("2026-02-01T00:00:00Z") + jiff::SignedDuration::from_hours(hour);
+            let end = start + jiff::SignedDuration::from_hours(1);
+            WindowKey::new(&open.key.metric, Period::Hour, Window { start, end })
+        };
+        counters
+            .seed(&acme, &[(open.key.clone(), level(0, 0))], now())
+            .await
+            .expect("seeded");
+        for hour in 0..400 {
+            let asks = [Ask {
+                key: past(hour),
+                ..open.clone()
+            }];
+            counters
+                .seed(&acme, &[(past(hour), level(0, 0))], now())
+                .await
+                .expect("seeded");
+            let taken = counters
+                .take(&acme, &mark(), &asks, now())
+                .await
+                .expect("an answer");
+            assert_eq!(
+                taken,
+                Taken::Yes(vec![level(1, 0)]),
+                "{name}: a seed holds, hour {hour}"
+            );
+        }
+        let taken = counters
+            .take(&acme, &mark(), std::slice::from_ref(&open), now())
+            .await
+            .expect("an answer");
+        assert_eq!(taken, Taken::Yes(vec![level(1, 0)]), "{name}: the open hour");
     }
 }
 
@@ -184,24 +305,28 @@ async fn what_was_recorded_after_the_fact_only_grows_and_leaves_less_to_take() {
         let (acme, asks) = (account("acme"), [ask("api.requests", Period::Day, 5, Some(10))]);
         let [one] = &asks;
         counters
-            .raise_direct(&acme, &[(one.key.clone(), units(7))])
+            .raise_direct(&acme, &[(one.key.clone(), units(6))], now())
             .await
             .expect("a cold window stays cold");
-        assert_eq!(
-            counters.take(&acme, &asks, now()).await.expect("an answer"),
-            Taken::Cold(vec![0]),
-            "{name}"
-        );
+        let taken = counters
+            .take(&acme, &mark(), &asks, now())
+            .await
+            .expect("an answer");
+        assert_eq!(taken, Taken::Cold(vec![0]), "{name}");
+        // The seed read the ledger before what raised it.
         counters
-            .seed(&acme, &[(one.key.clone(), level(0, 0))], now())
+            .seed(&acme, &[(one.key.clone(), level(0, 4))], now())
             .await
             .expect("seeded");
-        for (total, expected) in [(6, 6), (4, 6), (8, 8)] {
+        for (total, expected) in [(0, 6), (4, 6), (8, 8)] {
             counters
-                .raise_direct(&acme, &[(one.key.clone(), units(total))])
+                .raise_direct(&acme, &[(one.key.clone(), units(total))], now())
                 .await
                 .expect("raised");
-            let taken = counters.take(&acme, &asks, now()).await.expect("an answer");
+            let taken = counters
+                .take(&acme, &mark(), &asks, now())
+                .await
+                .expect("an answer");
             assert_eq!(taken, Taken::No(vec![level(0, expected)]), "{name}");
         }
     }
@@ -218,22 +343,27 @@ async fn sums_end_at_what_json_carries() {
             .await
             .expect("seeded");
         assert_eq!(
-            counters.take(&acme, &asks, now()).await.expect("an answer"),
+            counters
+                .take(&acme, &mark(), &asks, now())
+                .await
+                .expect("an answer"),
             Taken::Yes(vec![level(most, 0)]),
             "{name}"
         );
         let more = [ask("storage.bytes", Period::Lifetime, 1, None)];
         assert_eq!(
-            counters.take(&acme, &more, now()).await.expect("an answer"),
+            counters
+                .take(&acme, &mark(), &more, now())
+                .await
+                .expect("an answer"),
             Taken::No(vec![level(most, 0)]),
             "{name}"
         );
-        counters.give_back(&acme, &more).await.expect("given back");
         let looked = counters
             .look(&acme, std::slice::from_ref(&one.key))
             .await
             .expect("an answer");
-        assert_eq!(looked, Taken::No(vec![level(most - 1, 0)]), "{name}");
+        assert_eq!(looked, Ok(vec![level(most, 0)]), "{name}");
     }
 }
 
@@ -250,7 +380,12 @@ async fn sixty_four_callers_take_exactly_the_limit() {
             .expect("seeded");
         let callers = (0..64).map(|_| {
             let (counters, acme, asks) = (counters.clone(), acme.clone(), asks.clone());
-            tokio::spawn(async move { counters.take(&acme, &asks, now()).await.expect("an answer") })
+            tokio::spawn(async move {
+                counters
+                    .take(&acme, &mark(), &asks, now())
+                    .await
+                    .expect("an answer")
+            })
         });
         let answers = futures::future::join_all(callers).await;
         let allowed = answers
@@ -264,26 +399,22 @@ async fn sixty_four_callers_take_exactly_the_limit() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_is_remembered_for_its_account_caller_and_request() {
     for (name, counters) in variants().await {
-        let key = |caller: &str, request: &str| RequestKey {
-            caller: caller.into(),
-            request: RequestId::parse(request).expect("an id"),
-        };
         let acme = account("acme");
         counters
-            .remember(&acme, &key("app", "r1"), b"answer".to_vec())
+            .remember(&acme, &request("app", "r1"), b"answer".to_vec())
             .await
             .expect("remembered");
-        for (account_name, caller, request, expected) in [
+        for (account_name, caller, id, expected) in [
             ("acme", "app", "r1", Some(b"answer".to_vec())),
             ("acme", "app", "r2", None),
             ("acme", "other", "r1", None),
             ("other", "app", "r1", None),
         ] {
             let recalled = counters
-                .recall(&account(account_name), &key(caller, request))
+                .recall(&account(account_name), &request(caller, id))
                 .await
                 .expect("an answer");
-            assert_eq!(recalled, expected, "{name} {account_name} {caller} {request}");
+            assert_eq!(recalled, expected, "{name} {account_name} {caller} {id}");
         }
     }
 }

@@ -3,9 +3,10 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use octroi_core::AccountId;
 use octroi_kit::config::Secret;
 use octroi_notification::{
@@ -13,17 +14,26 @@ use octroi_notification::{
     config::{self, Backend},
     domain::{Email, EmailStatus, Letter},
 };
+use octroi_proto::{
+    account::v1::SignUpRequest,
+    notification::v1::{EmailStatus as Status, ListEmailsRequest},
+    quota::v1::{CheckItem, CheckMode, CheckQuotaRequest},
+};
+use octroi_tests::harness::fleet::{APPLICATION, Clients, Fleet, OPERATOR, Topology, eventually, roomy_hour};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
     net::{TcpListener, TcpStream},
 };
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// A mail server of a few lines. What it does with an e-mail depends on the recipient: `refused@` does not
-/// exist, `later@` is busy, everybody else gets it.
+/// exist, `gone@` neither and is not explained, `relayed@` is somebody else's, `later@` is busy; everybody
+/// else gets it, for `slow@` only once it may answer. It takes nothing from `stranger@`.
 struct Sink {
     address: SocketAddr,
     messages: Arc<Mutex<Vec<String>>>,
+    may_answer: CancellationToken,
 }
 
 impl Sink {
@@ -32,11 +42,12 @@ impl Sink {
         let sink = Self {
             address: listener.local_addr()?,
             messages: Arc::default(),
+            may_answer: CancellationToken::new(),
         };
-        let messages = sink.messages.clone();
+        let (messages, may_answer) = (sink.messages.clone(), sink.may_answer.clone());
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(converse(stream, messages.clone()));
+                tokio::spawn(converse(stream, messages.clone(), may_answer.clone()));
             }
         });
         Ok(sink)
@@ -50,12 +61,25 @@ impl Sink {
     }
 }
 
-async fn converse(stream: TcpStream, messages: Arc<Mutex<Vec<String>>>) -> Result<()> {
+async fn converse(
+    stream: TcpStream,
+    messages: Arc<Mutex<Vec<String>>>,
+    may_answer: CancellationToken,
+) -> Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut lines = BufReader::new(reader).lines();
     writer.write_all(b"220 sink\r\n").await?;
+    let mut slow = false;
     while let Some(line) = lines.next_line().await? {
+        slow |= line.contains("slow@");
         let answer = match line.to_ascii_uppercase().as_str() {
+            command if command.starts_with("MAIL") && command.contains("STRANGER@") => {
+                "550 we do not know you"
+            }
+            command if command.starts_with("RCPT") && command.contains("GONE@") => "550 nobody here",
+            command if command.starts_with("RCPT") && command.contains("RELAYED@") => {
+                "550 5.7.1 relaying denied"
+            }
             command if command.starts_with("RCPT") && command.contains("REFUSED@") => {
                 "550 5.1.1 no such user"
             }
@@ -74,6 +98,9 @@ async fn converse(stream: TcpStream, messages: Arc<Mutex<Vec<String>>>) -> Resul
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
                     .push(message);
+                if slow {
+                    may_answer.cancelled().await;
+                }
                 "250 taken"
             }
             "QUIT" => {
@@ -180,13 +207,171 @@ async fn a_mail_server_says_whether_to_come_back() -> Result<()> {
         matches!(&refused, Err(MailError::Never(answer)) if answer.contains("no such user")),
         "{refused:?}"
     );
-    let later = mail.send(&email("later@example.com")?).await;
+    let refused = mail.send(&email("gone@example.com")?).await;
     assert!(
-        matches!(&later, Err(MailError::Later(answer)) if answer.contains("come back")),
+        matches!(&refused, Err(MailError::Never(answer)) if answer.contains("nobody here")),
+        "{refused:?}"
+    );
+    for (recipient, said) in [
+        ("later@example.com", "come back"),
+        // The relay and the sender are ours to mend, whatever the code.
+        ("relayed@example.com", "relaying denied"),
+    ] {
+        let later = mail.send(&email(recipient)?).await;
+        assert!(
+            matches!(&later, Err(MailError::Later(answer)) if answer.contains(said)),
+            "{later:?}"
+        );
+    }
+    let mut stranger = settings(Backend::Smtp, &format!("smtp://{}", sink.address));
+    stranger.from = "Octroi <stranger@mail.example.com>".into();
+    let later = Mail::new(&stranger)?.send(&email("lea@example.com")?).await;
+    assert!(
+        matches!(&later, Err(MailError::Later(answer)) if answer.contains("do not know you")),
         "{later:?}"
     );
     // A refusal of one does not stand in the way of the next.
     mail.send(&email("lea@example.com")?).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_late_answer_is_waited_for_and_belongs_to_its_own_email() -> Result<()> {
+    let sink = Sink::start().await?;
+    let mail = Mail::new(&settings(Backend::Smtp, &format!("smtp://{}", sink.address)))?;
+    let slow = email("slow@example.com")?;
+    let first = mail.clone();
+    let first = tokio::spawn(async move { first.send(&slow).await });
+    eventually("the first is with the server", async || {
+        ensure!(sink.messages().len() == 1);
+        Ok(())
+    })
+    .await?;
+    let second = mail.send(&email("refused@example.com")?).await;
+    assert!(
+        matches!(&second, Err(MailError::Never(answer)) if answer.contains("no such user")),
+        "{second:?}"
+    );
+    ensure!(!first.is_finished(), "the server has not answered");
+    sink.may_answer.cancel();
+    assert_eq!(first.await??, Accepted::Sent("250 taken".into()));
+    assert_eq!(sink.messages().len(), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_email_that_was_cut_leaves_no_answer_for_the_next() -> Result<()> {
+    let sink = Sink::start().await?;
+    let mail = Mail::new(&settings(Backend::Smtp, &format!("smtp://{}", sink.address)))?;
+    let slow = email("slow@example.com")?;
+    tokio::select! {
+        sent = mail.send(&slow) => bail!("the server has not answered: {sent:?}"),
+        taken = eventually("the server has the e-mail", async || {
+            ensure!(sink.messages().len() == 1);
+            Ok(())
+        }) => taken?,
+    }
+    // The 250 of the first arrives when nobody waits for it any more.
+    sink.may_answer.cancel();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let second = mail.send(&email("refused@example.com")?).await;
+    assert!(
+        matches!(&second, Err(MailError::Never(answer)) if answer.contains("no such user")),
+        "{second:?}"
+    );
+    let third = mail.send(&email("later@example.com")?).await;
+    assert!(matches!(third, Err(MailError::Later(_))), "{third:?}");
+    Ok(())
+}
+
+async fn sign_up(operator: &Clients, address: &str) -> Result<String> {
+    let request = SignUpRequest {
+        email: address.to_owned(),
+        password: "plinth orbit walnut sails".to_owned(),
+        ..SignUpRequest::default()
+    };
+    let answer = operator.account.clone().sign_up(request).await?.into_inner();
+    let account = answer.session.and_then(|session| session.account);
+    Ok(account.context("no account")?.account_id)
+}
+
+/// Uses up a limit, so that the account's owner is written to.
+async fn use_up(application: &Clients, account: &str) -> Result<()> {
+    let item = CheckItem {
+        metric: "exports.run".to_owned(),
+        amount: 2,
+    };
+    let request = CheckQuotaRequest {
+        account_id: account.to_owned(),
+        items: vec![item],
+        mode: CheckMode::Consume.into(),
+        request_id: "r-1".to_owned(),
+        ..CheckQuotaRequest::default()
+    };
+    application.quota.clone().check_quota(request).await?;
+    Ok(())
+}
+
+/// What became of the only e-mail that the account's owner was written.
+async fn only_email(operator: &Clients, account: &str) -> Result<Status> {
+    let request = ListEmailsRequest {
+        account_id: account.to_owned(),
+        ..ListEmailsRequest::default()
+    };
+    let answer = operator.notification.clone().list_emails(request).await?;
+    match answer.into_inner().emails.as_slice() {
+        [only] => Ok(only.status()),
+        emails => bail!("{} e-mails", emails.len()),
+    }
+}
+
+#[tokio::test]
+async fn a_mail_server_that_takes_its_time_holds_up_one_email_and_gets_it_once() -> Result<()> {
+    let sink = Sink::start().await?;
+    let fleet = Fleet::builder(Topology::OneProcess)
+        .set("notification.mail.backend", "smtp")
+        .set("notification.mail.url", format!("smtp://{}", sink.address))
+        .set("notification.mail.from", "Octroi <octroi@mail.example.com>")
+        .start()
+        .await?;
+    roomy_hour().await;
+    let (application, operator) = (fleet.clients(APPLICATION)?, fleet.clients(OPERATOR)?);
+    let slow = sign_up(&operator, "slow@example.com").await?;
+    let refused = sign_up(&operator, "refused@example.com").await?;
+    let lea = sign_up(&operator, "lea@example.com").await?;
+    use_up(&application, &slow).await?;
+    eventually("the server has the slow one", async || {
+        ensure!(sink.messages().len() == 1);
+        Ok(())
+    })
+    .await?;
+    use_up(&application, &refused).await?;
+    use_up(&application, &lea).await?;
+    for (account, expected) in [(&refused, Status::Failed), (&lea, Status::Sent)] {
+        eventually("the others were brought to their end", async || {
+            let status = only_email(&operator, account).await?;
+            ensure!(status == expected, "{status:?} and not {expected:?}");
+            Ok(())
+        })
+        .await?;
+    }
+    ensure!(only_email(&operator, &slow).await? == Status::Queued);
+    sink.may_answer.cancel();
+    eventually("the slow one was taken", async || {
+        let status = only_email(&operator, &slow).await?;
+        ensure!(status == Status::Sent, "{status:?}");
+        Ok(())
+    })
+    .await?;
+    let messages = sink.messages();
+    let to = |address: &str| {
+        let line = format!("To: {address}\n");
+        messages.iter().filter(|message| message.contains(&line)).count()
+    };
+    assert_eq!(
+        (to("slow@example.com"), to("lea@example.com"), messages.len()),
+        (1, 1, 2)
+    );
     Ok(())
 }
 

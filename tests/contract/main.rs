@@ -3,5 +3,7 @@
 mod backends;
 mod bus;
 mod counters;
+mod events;
+mod inbox;
 mod mail;
 mod private_postgres;

@@ -49,6 +49,9 @@ async fn a_private_postgres_survives_a_stop_and_a_start() -> Result<()> {
 
     let server = start(dir.path()).await?;
     assert_eq!(server.secret(), secret);
+    // What a command beside it finds.
+    let found = postgres::running_in(dir.path());
+    assert_eq!(found, Some((server.url().to_owned(), secret)));
     assert_eq!(rows(server.url()).await?, 1);
     assert!(!dir.path().join("postgres.new").exists());
     let mode = fs::metadata(dir.path().join("postgres.password"))?

@@ -5,6 +5,7 @@ use octroi_kit::status::reason_of;
 use octroi_proto::{
     account::v1::{Account, UpsertAccountRequest},
     common::v1::Period,
+    errors::v1::ErrorReason,
     quota::v1::{CheckItem, CheckMode, CheckQuotaRequest, GetCurrentUsageRequest, LimitStatus},
     usage::v1::{GetLedgerTotalsRequest, LedgerTotal, UsageEvent},
 };
@@ -144,20 +145,56 @@ pub(crate) fn refused<T: std::fmt::Debug>(answer: Result<Response<T>, Status>) -
     })
 }
 
-/// The refusal is this one, and names this field first; none where it names none.
+/// What a refusal is expected to say: the code, the reason, and the field that it names first, if any.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Refusal {
+    code: Code,
+    reason: ErrorReason,
+    field: Option<&'static str>,
+}
+
+/// A refusal that names no field.
+pub(crate) const fn refusal(code: Code, reason: ErrorReason) -> Refusal {
+    Refusal {
+        code,
+        reason,
+        field: None,
+    }
+}
+
+/// A field breaks its rule.
+pub(crate) const fn invalid(field: &'static str) -> Refusal {
+    refusal(Code::InvalidArgument, ErrorReason::FieldInvalid).of(field)
+}
+
+/// What is named does not exist.
+pub(crate) const fn not_found(reason: ErrorReason) -> Refusal {
+    refusal(Code::NotFound, reason)
+}
+
+impl Refusal {
+    /// The same, about this field.
+    pub(crate) const fn of(self, field: &'static str) -> Self {
+        Self {
+            field: Some(field),
+            ..self
+        }
+    }
+}
+
+/// It was refused, and as expected.
 #[track_caller]
 pub(crate) fn check_refusal<T: std::fmt::Debug>(
     what: &str,
     answer: Result<Response<T>, Status>,
-    code: Code,
-    reason: &str,
-    field: Option<&str>,
+    expected: Refusal,
 ) -> Result<()> {
     let refused = refused(answer).with_context(|| what.to_owned())?;
+    let Refusal { code, reason, field } = expected;
     let first = refused.fields.first().map(String::as_str);
     ensure!(
-        (refused.code, refused.reason, first) == (code, reason, field),
-        "{what}: expected {code:?} {reason} {field:?}, got {refused:?}"
+        (refused.code, refused.reason, first) == (code, reason.name(), field),
+        "{what}: expected {expected:?}, got {refused:?}"
     );
     Ok(())
 }

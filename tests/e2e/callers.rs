@@ -5,6 +5,7 @@ use octroi_kit::auth::{STANDARD_CALLERS, TABLE};
 use octroi_proto::{
     account::v1::{CreateApiKeyRequest, GetAccountRequest, SignInRequest, VerifyApiKeyRequest},
     billing::v1 as billing,
+    errors::v1::ErrorReason,
     notification::v1::ListEmailsRequest,
     quota::v1 as quota,
     usage::v1::GetLedgerTotalsRequest,
@@ -20,7 +21,7 @@ use tonic_reflection::pb::v1alpha::{
 };
 
 use crate::{
-    asks::{check_refusal, refused},
+    asks::{Refusal, check_refusal, refusal, refused},
     story::both_topologies,
 };
 
@@ -30,6 +31,8 @@ both_topologies!(
     health_and_reflection_ask_for_no_token,
 );
 
+const NO_CALLER: Refusal = refusal(Code::Unauthenticated, ErrorReason::TokenInvalid);
+
 async fn nobody_calls_without_a_token(fleet: &mut Fleet) -> Result<()> {
     let address = format!("http://{}", fleet.address("account"));
     let channel = Channel::from_shared(address)?.connect().await?;
@@ -38,30 +41,18 @@ async fn nobody_calls_without_a_token(fleet: &mut Fleet) -> Result<()> {
         account_id: "acme".to_owned(),
     };
     let answer = nobody.get_account(ask()).await;
-    check_refusal("no token", answer, Code::Unauthenticated, "TOKEN_INVALID", None)?;
+    check_refusal("no token", answer, NO_CALLER)?;
     let mut request = tonic::Request::new(ask());
     let token = std::fs::read_to_string(fleet.token_file(APPLICATION))?;
     request
         .metadata_mut()
         .insert("authorization", format!("Basic {}", token.trim()).parse()?);
     let answer = nobody.get_account(request).await;
-    check_refusal(
-        "another scheme",
-        answer,
-        Code::Unauthenticated,
-        "TOKEN_INVALID",
-        None,
-    )?;
+    check_refusal("another scheme", answer, NO_CALLER)?;
     for token in ["", "guess", &"0".repeat(64)] {
         let mut stranger = fleet.clients_with(token)?;
         let answer = stranger.account.get_account(ask()).await;
-        check_refusal(
-            "unknown token",
-            answer,
-            Code::Unauthenticated,
-            "TOKEN_INVALID",
-            None,
-        )?;
+        check_refusal("unknown token", answer, NO_CALLER)?;
     }
     // A principal that nobody signed is no principal, whoever sends it.
     let mut request = tonic::Request::new(ask());
@@ -69,13 +60,7 @@ async fn nobody_calls_without_a_token(fleet: &mut Fleet) -> Result<()> {
         .metadata_mut()
         .insert("octroi-principal", "acme|eve|00".parse()?);
     let answer = fleet.clients(APPLICATION)?.account.get_account(request).await;
-    check_refusal(
-        "a forged principal",
-        answer,
-        Code::Unauthenticated,
-        "TOKEN_INVALID",
-        None,
-    )
+    check_refusal("a forged principal", answer, NO_CALLER)
 }
 
 /// Asks one method of each service as this caller. What comes of it beyond "may not" does not matter.

@@ -9,22 +9,21 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use futures::future::try_join_all;
 use octroi_proto::{
-    common::v1::Period,
+    errors::v1::ErrorReason,
     usage::v1::{TrackUsageBatchRequest, TrackUsageRequest, UsageEvent, track_usage_result::Outcome},
 };
-use octroi_tests::harness::fleet::{APPLICATION, Clients, Fleet, OPERATOR, PATIENCE, eventually, roomy_hour};
+use octroi_tests::harness::fleet::{APPLICATION, Clients, Fleet, OPERATOR, PATIENCE, eventually};
 use sqlx::{Connection as _, PgConnection};
 use tonic::Code;
 
 use crate::{
-    asks::{check_refusal, consume, event, ledger_total, standing, upsert_account},
+    asks::{check_refusal, event, ledger_total, refusal, upsert_account},
     story::both_topologies,
 };
 
 both_topologies!(
     two_thousand_events_from_eight_callers_count_once_each,
     nothing_acknowledged_is_lost_or_doubled_by_a_kill,
-    a_decision_is_repeated_after_the_quota_service_was_killed,
 );
 
 const ACCOUNT: &str = "acme";
@@ -67,7 +66,7 @@ async fn send(app: &Clients, indices: &[u32]) -> Result<Vec<u32>> {
     let events = indices.iter().map(|index| numbered(*index)).collect();
     let request = TrackUsageBatchRequest {
         events,
-        backfill: false,
+        ..TrackUsageBatchRequest::default()
     };
     let results = app
         .usage
@@ -121,9 +120,7 @@ async fn two_thousand_events_from_eight_callers_count_once_each(fleet: &mut Flee
     check_refusal(
         "another amount",
         answer,
-        Code::AlreadyExists,
-        "EVENT_ID_REUSED",
-        None,
+        refusal(Code::AlreadyExists, ErrorReason::EventIdReused),
     )?;
     let again = app
         .usage
@@ -258,35 +255,4 @@ async fn kill_in_the_middle(fleet: &mut Fleet, log: &Log) -> Result<()> {
         "the kill came too late to interrupt anything"
     );
     fleet.restart("usage").await
-}
-
-async fn a_decision_is_repeated_after_the_quota_service_was_killed(fleet: &mut Fleet) -> Result<()> {
-    roomy_hour().await;
-    let (app, operator) = (fleet.clients(APPLICATION)?, fleet.clients(OPERATOR)?);
-    upsert_account(&app, ACCOUNT).await?;
-    let decide = async |request_id, items: &[(&str, i64)]| {
-        let request = consume(ACCOUNT, request_id, items);
-        anyhow::Ok(app.quota.clone().check_quota(request).await?.into_inner())
-    };
-    // The whole hour at once, so that no repeat can pass as a new request.
-    let first = decide("r-1", &[("api.requests", 60)]).await?;
-    ensure!(first.allowed, "{first:?}");
-    let denied = decide("r-2", &[("api.requests", 1)]).await?;
-    ensure!(!denied.allowed, "{denied:?}");
-
-    fleet.kill("quota").await?;
-    fleet.restart("quota").await?;
-
-    let repeated = decide("r-1", &[("api.requests", 60)]).await?;
-    ensure!(
-        repeated.allowed && repeated.repeated_request,
-        "what was taken is not taken back: {repeated:?}"
-    );
-    let denied = decide("r-2", &[("api.requests", 1)]).await?;
-    ensure!(!denied.allowed, "the hour is full: {denied:?}");
-    let total = ledger_total(&operator, ACCOUNT, "api.requests").await?;
-    ensure!((total.events, total.decided_amount) == (1, 60), "{total:?}");
-    let hour = standing(&app, ACCOUNT, "api.requests", Period::Hour).await?;
-    ensure!(hour.used == 60, "{hour:?}");
-    Ok(())
 }

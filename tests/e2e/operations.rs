@@ -2,24 +2,20 @@
 
 use std::{
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use octroi_proto::{common::v1::Period, notification::v1::ListNoticesRequest};
 use octroi_tests::harness::{
-    backends,
+    backends::{self, TestDatabase},
     fleet::{
-        APPLICATION, Call, Clients, Ended, Fleet, OPERATOR, Program, Rest, eventually, is_ready, open_dir,
+        APPLICATION, Call, Ended, Fleet, OPERATOR, Topology, eventually, is_ready, open_dir, roomy_hour,
     },
     port::Port,
 };
-use serde_json::{Value, json};
-use tempfile::TempDir;
+use sqlx::{Connection as _, PgConnection};
 use tokio::net::{TcpListener, TcpStream};
 use tonic::transport::Channel;
 use tonic_health::pb::{
@@ -27,7 +23,7 @@ use tonic_health::pb::{
 };
 
 use crate::{
-    asks::{consume, event, ledger_total, upsert_account},
+    asks::{consume, ledger_total, standing, upsert_account},
     story::both_topologies,
 };
 
@@ -37,24 +33,62 @@ both_topologies!(sigterm_ends_everything_in_order);
 const STOP_MAX: Duration = Duration::from_secs(25);
 
 async fn sigterm_ends_everything_in_order(fleet: &mut Fleet) -> Result<()> {
-    let app = fleet.clients(APPLICATION)?;
+    roomy_hour().await;
+    let (app, operator) = (fleet.clients(APPLICATION)?, fleet.clients(OPERATOR)?);
     upsert_account(&app, "acme").await?;
-    app.quota
+    // All that the hour allows, so that people have to be told.
+    let decided = app
+        .quota
         .clone()
         .check_quota(consume("acme", "r-1", &[("exports.run", 2)]))
-        .await?;
-    for service in ["gateway", "notification", "billing", "quota", "usage", "account"] {
+        .await?
+        .into_inner();
+    ensure!(decided.allowed, "{decided:?}");
+    let order: &[&str] = match fleet.topology() {
+        Topology::OneProcess => &["all"],
+        Topology::Split => &["gateway", "notification", "billing", "quota", "usage", "account"],
+    };
+    for service in order {
         let since = Instant::now();
         let status = fleet.stop(service).await?;
         ensure!(status.code() == Some(0), "{service} ended with {status}");
         ensure!(since.elapsed() < STOP_MAX, "{service} took {:?}", since.elapsed());
-        if fleet.topology() == octroi_tests::harness::fleet::Topology::OneProcess {
-            break;
-        }
     }
-    // Whether the notice was written before the end does not matter here; that nothing is lost does.
-    fleet.expect_leftovers();
-    Ok(())
+    let ledger = "SELECT count(*) FROM usage.usage_event WHERE account_id = 'acme' AND amount = 2";
+    ensure!(
+        count(fleet, ledger).await? == 1,
+        "what was answered is not in the ledger"
+    );
+
+    // What was still to be done at the end is done after the next start, and the harness sees that nothing
+    // is left.
+    for service in order.iter().rev() {
+        fleet.restart(service).await?;
+    }
+    eventually("everybody knows of it", async || {
+        let total = ledger_total(&operator, "acme", "exports.run").await?;
+        ensure!(
+            (total.events, total.decided_amount, total.rollup_amount) == (1, 2, 2),
+            "{total:?}"
+        );
+        let hour = standing(&app, "acme", "exports.run", Period::Hour).await?;
+        ensure!(hour.used == 2, "{hour:?}");
+        let request = ListNoticesRequest {
+            account_id: "acme".to_owned(),
+            ..ListNoticesRequest::default()
+        };
+        let notices = operator.notification.clone().list_notices(request).await?;
+        ensure!(notices.into_inner().total_count > 0, "nobody was told");
+        Ok(())
+    })
+    .await
+}
+
+async fn count(fleet: &Fleet, statement: &'static str) -> Result<i64> {
+    let mut session = PgConnection::connect(fleet.database().superuser_url()).await?;
+    let count = sqlx::query_scalar(statement).fetch_one(&mut session).await?;
+    session.close().await?;
+    Ok(count)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -174,6 +208,13 @@ async fn a_bad_key_is_named_and_nothing_is_opened() -> Result<()> {
             "account.database.connections_max",
         ),
         ("bus.backend", "kafka", "bus.backend"),
+        ("bus.namespace", "Octroi!", "bus.namespace"),
+        ("database.url", "localhost", "database.url"),
+        (
+            "quota.database.url",
+            "localhost:5432/octroi",
+            "quota.database.url",
+        ),
         ("gateway.public_url", "octroi.example.com", "gateway.public_url"),
         ("links.quota", "quota:8081", "links.quota"),
         ("telemetry.filter", "info,=", "telemetry.filter"),
@@ -196,6 +237,11 @@ async fn a_bad_key_is_named_and_nothing_is_opened() -> Result<()> {
             "{key}={value}: the data directory was opened"
         );
     }
+    let missing = Call::new(dir.path(), "bad", &["run", "gateway", "quota"]).set("data_dir", "data");
+    let ended = missing.ends().await?;
+    ensure!(ended.code == Some(64), "without a database: {ended:?}");
+    one_sentence(&ended, "configuration: quota.database.url: must be given")?;
+    ensure!(!dir.path().join("data").exists(), "the data directory was opened");
     let ended = Call::new(dir.path(), "bad", &["run", "nothing"]).ends().await?;
     ensure!(
         ended.code == Some(2) && ended.stderr.contains("quota"),
@@ -222,7 +268,9 @@ async fn a_taken_port_is_said_in_one_sentence() -> Result<()> {
     let database = database
         .create_migrated(&[("account", &octroi_account::MIGRATOR)])
         .await?;
-    let tokens = dir.path().join("tokens");
+    // Nobody says where the tokens are: they lie in the data directory that is named.
+    let data = dir.path().join("elsewhere");
+    let tokens = data.join("tokens");
     Call::new(dir.path(), "tokens", &["tokens", "mint", "--dir", text(&tokens)?])
         .ends()
         .await?
@@ -235,7 +283,7 @@ async fn a_taken_port_is_said_in_one_sentence() -> Result<()> {
         (&["gateway"], "gateway.listen"),
     ] {
         let mut call = Call::new(dir.path(), "taken", &[&["run"], services].concat())
-            .set("auth.tokens_dir", text(&tokens)?)
+            .set("data_dir", text(&data)?)
             .set("account.database.url", database.url("account"));
         let ports = [Port::reserve()?, Port::reserve()?, Port::reserve()?];
         for (other, port) in ["grpc.listen", "admin.listen", "gateway.listen"]
@@ -298,178 +346,112 @@ async fn the_configuration_is_printed_without_secrets() -> Result<()> {
     Ok(())
 }
 
-/// `octroi all` as a newcomer runs it: nothing is given but where to listen.
-struct Newcomer {
-    program: Program,
-    call: Call,
-    grpc: Port,
-    admin: Port,
-    gateway: Port,
-    data: PathBuf,
-    _dir: TempDir,
+async fn create_database() -> Result<TestDatabase> {
+    let migrators = [
+        ("account", &octroi_account::MIGRATOR),
+        ("usage", &octroi_usage::MIGRATOR),
+        ("quota", &octroi_quota::MIGRATOR),
+        ("billing", &octroi_billing::MIGRATOR),
+        ("notification", &octroi_notification::MIGRATOR),
+    ];
+    backends::postgres().await.create_migrated(&migrators).await
 }
 
-impl Newcomer {
-    async fn start() -> Result<Self> {
-        let dir = open_dir()?;
-        let data = dir.path().join("data");
-        let (grpc, admin, gateway) = (Port::reserve()?, Port::reserve()?, Port::reserve()?);
-        let addresses = dir.path().join("addresses.json");
-        let call = Call::new(dir.path(), "all", &["all", "--addresses-file", text(&addresses)?])
-            .set("data_dir", text(&data)?)
-            .set("grpc.listen", grpc.address().to_string())
-            .set("admin.listen", admin.address().to_string())
-            .set("gateway.listen", gateway.address().to_string());
-        let mut this = Self {
-            program: call.start()?,
-            call,
-            grpc,
-            admin,
-            gateway,
-            data,
-            _dir: dir,
-        };
-        this.becomes_ready().await?;
-        Ok(this)
-    }
+#[tokio::test]
+async fn the_doctor_tells_everything_that_is_wrong() -> Result<()> {
+    let (dir, database) = (open_dir()?, create_database().await?);
+    let doctor = backends::SERVICES
+        .into_iter()
+        .fold(Call::new(dir.path(), "doctor", &["doctor"]), |call, service| {
+            call.set(&format!("{service}.database.url"), database.url(service))
+        });
+    let well = doctor.ends().await?.succeeded()?;
+    ensure!(well.stdout.contains("nothing is wrong"), "{well:?}");
 
-    async fn becomes_ready(&mut self) -> Result<()> {
-        let file = self.call.addresses_file();
-        let ready = self
-            .program
-            .becomes_ready(self.admin.address(), file.as_deref())
-            .await;
-        ready.with_context(|| format!("it is not ready; the end of its log:\n{}", self.call.log_tail()))
+    let mut session = PgConnection::connect(database.superuser_url()).await?;
+    for statement in [
+        "INSERT INTO account.account (account_id, display_name, state, created_at)
+         VALUES ('known', 'Known', 'active', now())",
+        "INSERT INTO quota.quota_window (account_id, metric, period, start_at)
+         VALUES ('known', 'm', 'hour', now()), ('ghost', 'm', 'hour', now()), ('spirit', 'm', 'hour', now())",
+        "INSERT INTO quota.crossed_threshold (account_id, metric, period, start_at, limit_amount,
+             threshold_percent, used, notified, crossed_at)
+         SELECT account_id, metric, period, start_at, 1, 100, 1, true, now() FROM quota.quota_window
+         WHERE account_id = 'ghost'",
+        "INSERT INTO billing.payment_customer (id, account_id, provider, created_at)
+         VALUES (gen_random_uuid(), 'ghost', 'manual', now())",
+        "INSERT INTO notification.notice (notice_id, account_id, kind, dedupe_key, severity, facts, created_at)
+         VALUES (gen_random_uuid(), 'ghost', 'quota.threshold_crossed', 'k', 'info', '{}', now())",
+        "INSERT INTO notification.mailing (notice_id, account_id, due_at, created_at)
+         SELECT notice_id, account_id, now(), now() FROM notification.notice",
+        "INSERT INTO notification.email (account_id, notice_id, member_id, recipient, language, subject, html,
+             text, due_at, created_at)
+         SELECT account_id, notice_id, 'm', 'a@b', 'en', 's', 'h', 't', now(), now() FROM notification.mailing",
+        "INSERT INTO usage.dead_letter (queue, message_id, routing_key, payload, occurred_at, reason, attempts,
+             error)
+         VALUES ('q', gen_random_uuid(), 'k', '', now(), 'failed', 1, 'e')",
+    ] {
+        sqlx::query(statement)
+            .execute(&mut session)
+            .await
+            .context(statement)?;
     }
-
-    async fn kill_and_restart(&mut self) -> Result<()> {
-        self.program.signal(Signal::SIGKILL)?;
-        self.program.ended().await?;
-        if let Some(file) = self.call.addresses_file() {
-            std::fs::remove_file(file)?;
-        }
-        self.program = self.call.start()?;
-        self.becomes_ready().await
-    }
-
-    fn clients(&self, caller: &str) -> Result<Clients> {
-        let token = std::fs::read_to_string(self.data.join(format!("tokens/{caller}.token")))?;
-        Clients::new(|_| format!("http://{}", self.grpc.address()), token.trim())
-    }
-
-    fn rest(&self) -> Rest {
-        Rest::new(self.gateway.address())
-    }
-
-    /// The first process of its PostgreSQL.
-    fn postgres(&self) -> Option<Pid> {
-        let content = std::fs::read_to_string(self.data.join("postgres/postmaster.pid")).ok()?;
-        content.lines().next()?.parse().ok().map(Pid::from_raw)
-    }
+    session.close().await?;
+    let ill = doctor.ends().await?;
+    ensure!(ill.code == Some(1), "{ill:?}");
+    let said: Vec<&str> = ill.stdout.lines().collect();
+    let unknown = |service: &str, count: u32, table: &str| {
+        format!("{service}: {count} accounts of {table} are not known to the account service, such as ghost")
+    };
+    let expected = [
+        unknown("quota", 1, "crossed_threshold"),
+        unknown("quota", 2, "quota_window"),
+        unknown("billing", 1, "payment_customer"),
+        unknown("notification", 1, "email"),
+        unknown("notification", 1, "mailing"),
+        unknown("notification", 1, "notice"),
+    ];
+    let (dead, named) = said.split_first().context("it says nothing")?;
+    ensure!(
+        dead.starts_with("usage: 1 dead letters") && named == expected,
+        "{said:#?}"
+    );
+    Ok(())
 }
 
-impl Drop for Newcomer {
-    fn drop(&mut self) {
-        // A PostgreSQL whose octroi was killed runs on; both fail only where it has ended already.
-        let _ = self.program.signal(Signal::SIGKILL);
-        if let Some(postgres) = self.postgres() {
-            let _ = kill(postgres, Signal::SIGQUIT);
-        }
-    }
+#[tokio::test]
+async fn schemas_are_migrated_where_an_address_is_configured() -> Result<()> {
+    let (dir, database) = (open_dir()?, create_database().await?);
+    let migrate = |arguments: &[&str]| Call::new(dir.path(), "migrate", &[&["migrate"], arguments].concat());
+    let ended = migrate(&["up"]).ends().await?;
+    ensure!(ended.code == Some(64), "nothing is configured: {ended:?}");
+    let some = |arguments: &[&str]| {
+        ["quota", "usage"]
+            .into_iter()
+            .fold(migrate(arguments), |call, service| {
+                call.set(&format!("{service}.database.url"), database.url(service))
+            })
+    };
+    let ended = some(&["up"]).ends().await?.succeeded()?;
+    let said: Vec<&str> = ended.stdout.lines().collect();
+    ensure!(
+        said == [
+            "account: no address is configured, left out",
+            "billing: no address is configured, left out",
+            "notification: no address is configured, left out",
+            "usage: 0 applied",
+            "quota: 0 applied",
+        ],
+        "{said:#?}"
+    );
+    let ended = some(&["up", "quota", "billing"]).ends().await?;
+    ensure!(
+        ended.code == Some(64) && ended.stdout.is_empty(),
+        "one that is named needs an address: {ended:?}"
+    );
+    one_sentence(&ended, "billing.database.url")
 }
 
-fn text(path: &Path) -> Result<&str> {
+pub(crate) fn text(path: &Path) -> Result<&str> {
     path.to_str().context("a path that is not text")
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_newcomer_finds_a_demo_that_survives_kills() -> Result<()> {
-    let mut octroi = Newcomer::start().await?;
-    let password = std::fs::read_to_string(octroi.data.join("password"))?;
-    for email in ["demo@octroi.example", "operator@octroi.example"] {
-        octroi.rest().sign_in(email, password.trim()).await?;
-        ensure!(octroi.call.log().contains(email), "{email} is not told");
-    }
-    let mut demo = octroi.rest();
-    demo.sign_in("demo@octroi.example", password.trim()).await?;
-    let seeded = ledger_total(&octroi.clients(OPERATOR)?, "demo", "api.requests").await?;
-    ensure!(seeded.direct_amount > 1_000, "two weeks of use: {seeded:?}");
-
-    let app = octroi.clients(APPLICATION)?;
-    upsert_account(&app, "acme").await?;
-    app.quota
-        .clone()
-        .check_quota(consume("acme", "r-1", &[("exports.run", 2)]))
-        .await?;
-
-    octroi.kill_and_restart().await?;
-    let quotas = demo.get("/api/account/quotas").await?.expect(200)?;
-    ensure!(
-        quotas["plan"] == "starter",
-        "the session and the subscription are there: {quotas}"
-    );
-    let kept = ledger_total(&octroi.clients(OPERATOR)?, "demo", "api.requests").await?;
-    ensure!(
-        kept == seeded || kept.direct_amount == seeded.direct_amount,
-        "seeded again: {kept:?} {seeded:?}"
-    );
-    let app = octroi.clients(APPLICATION)?;
-    let repeated = app
-        .quota
-        .clone()
-        .check_quota(consume("acme", "r-1", &[("exports.run", 2)]))
-        .await?
-        .into_inner();
-    ensure!(
-        !repeated.allowed || repeated.repeated_request,
-        "counted twice: {repeated:?}"
-    );
-    let total = ledger_total(&octroi.clients(OPERATOR)?, "acme", "exports.run").await?;
-    ensure!(total.decided_amount == 2, "{total:?}");
-
-    its_postgres_comes_back(&octroi).await?;
-    octroi.program.signal(Signal::SIGTERM)?;
-    let status = octroi.program.ended().await?;
-    ensure!(
-        status.code() == Some(0),
-        "it ended with {status}: {}",
-        octroi.call.log_tail()
-    );
-    ensure!(octroi.postgres().is_none(), "its PostgreSQL outlived it");
-    Ok(())
-}
-
-async fn its_postgres_comes_back(octroi: &Newcomer) -> Result<()> {
-    let app = octroi.clients(APPLICATION)?;
-    let first = octroi.postgres().context("no PostgreSQL")?;
-    kill(first, Signal::SIGKILL)?;
-    let sentence = eventually("it says so", async || {
-        let log = octroi.call.log();
-        let lines: Vec<&str> = log
-            .lines()
-            .filter(|line| line.contains("PostgreSQL is started again"))
-            .collect();
-        let [only] = lines[..] else {
-            anyhow::bail!("{lines:?}")
-        };
-        Ok(only.to_owned())
-    })
-    .await?;
-    ensure!(sentence.contains("WARN"), "{sentence}");
-    eventually("events are recorded again", async || {
-        let request = octroi_proto::usage::v1::TrackUsageRequest {
-            event: Some(event("acme", "after", "llm.requests", 1)),
-            backfill: false,
-        };
-        app.usage.clone().track_usage(request).await?;
-        let second = octroi.postgres().context("no PostgreSQL")?;
-        ensure!(second != first, "it is the same process");
-        is_ready(octroi.admin.address()).await
-    })
-    .await
-    .with_context(|| octroi.call.log_tail())?;
-    let body: Value = json!({ "email": "demo@octroi.example", "password": "wrong wrong wrong" });
-    let answer = octroi.rest().post("/api/auth/sign-in", &body).await?;
-    ensure!(answer.refusal(401)? == "CREDENTIALS_INVALID", "{answer:?}");
-    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, path::Path, process::Stdio, time::Duration};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use octroi_tests::harness::fleet::{APPLICATION, Fleet, OPERATOR, roomy_hour};
 use serde_json::Value;
 
@@ -21,12 +21,20 @@ fn interpreter() -> OsString {
     given.unwrap_or_else(|| OsString::from("python3"))
 }
 
-async fn run(arguments: &[&str]) -> Result<String> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python/check_quota.py");
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap_or(Path::new("."))
+}
+
+/// Runs the words of a command line that begins with `python3 <script>`, in the checkout.
+async fn run(words: &[String]) -> Result<Value> {
+    let (program, arguments) = words.split_first().context("no command")?;
+    ensure!(program == "python3", "{words:?}");
     let interpreter = interpreter();
     let mut command = tokio::process::Command::new(&interpreter);
     command
-        .arg(script)
+        .current_dir(root())
         .args(arguments)
         .stdin(Stdio::null())
         .kill_on_drop(true);
@@ -46,30 +54,79 @@ async fn run(arguments: &[&str]) -> Result<String> {
         "the script ended with {}: {errors}",
         output.status
     );
-    Ok(String::from_utf8(output.stdout)?)
+    let said = String::from_utf8(output.stdout)?;
+    serde_json::from_str(&said).with_context(|| format!("not JSON: {said}"))
+}
+
+/// The words of the one command of the README that begins so.
+fn words_of_the_readme(begin: &str) -> Result<Vec<String>> {
+    let readme = std::fs::read_to_string(root().join("README.md"))?;
+    let commands = readme.replace("\\\n", " ");
+    let mut found = commands.lines().filter(|line| line.starts_with(begin));
+    let (Some(command), None) = (found.next(), found.next()) else {
+        bail!("not one command of the README begins with {begin}");
+    };
+    Ok(command.split_ascii_whitespace().map(str::to_owned).collect())
+}
+
+/// The same words with this value behind that option.
+fn with(words: &[String], option: &str, value: &str) -> Result<Vec<String>> {
+    let mut words = words.to_vec();
+    let at = words.iter().position(|word| word == option);
+    let old = at.and_then(|at| words.get_mut(at + 1));
+    value.clone_into(old.with_context(|| format!("without {option}"))?);
+    Ok(words)
 }
 
 async fn a_python_program_checks_a_quota_by_reflection(fleet: &mut Fleet) -> Result<()> {
     roomy_hour().await;
-    upsert_account(&fleet.clients(APPLICATION)?, "acme").await?;
-    let address = fleet.address("quota").to_string();
+    let app = fleet.clients(APPLICATION)?;
+    for account in ["demo", "acme"] {
+        upsert_account(&app, account).await?;
+    }
     let token_file = fleet.token_file(APPLICATION);
     let token_file = token_file.to_str().context("a path that is not text")?;
-    let check = async |request_id: &str| -> Result<Value> {
-        let said = run(&[&address, token_file, "acme", "exports.run", "2", request_id]).await?;
-        serde_json::from_str(&said).with_context(|| format!("not JSON: {said}"))
+    let words = words_of_the_readme("python3 tests/python/check_quota.py")?;
+    let words = with(&words, "--address", &fleet.address("quota").to_string())?;
+    let words = with(&words, "--token-file", token_file)?;
+    let operator = fleet.clients(OPERATOR)?;
+    let before = ledger_total(&operator, "demo", "api.requests").await?;
+    for _ in 0..2 {
+        let allowed = run(&words).await?;
+        ensure!(
+            allowed["allowed"] == true && allowed["repeated_request"] == false,
+            "{allowed}"
+        );
+    }
+    let after = ledger_total(&operator, "demo", "api.requests").await?;
+    ensure!(
+        after.decided_amount == before.decided_amount + 2,
+        "each run is a request of its own: {before:?} {after:?}"
+    );
+
+    let words = with(&words, "--account", "acme")?;
+    let words = with(&words, "--metric", "exports.run")?;
+    let words = with(&words, "--amount", "2")?;
+    let check = async |request_id: &str| {
+        let more = ["--request-id".to_owned(), request_id.to_owned()];
+        run(&[&words[..], &more].concat()).await
     };
     let allowed = check("py-1").await?;
     ensure!(
         allowed["allowed"] == true && allowed["limits"][0]["metric"] == "exports.run",
         "{allowed}"
     );
+    let repeated = check("py-1").await?;
+    ensure!(
+        repeated["allowed"] == true && repeated["repeated_request"] == true,
+        "{repeated}"
+    );
     let denied = check("py-2").await?;
     ensure!(
         denied["allowed"] == false && denied["reason"] == "DENIAL_REASON_QUOTA_EXCEEDED",
         "{denied}"
     );
-    let total = ledger_total(&fleet.clients(OPERATOR)?, "acme", "exports.run").await?;
+    let total = ledger_total(&operator, "acme", "exports.run").await?;
     ensure!(total.decided_amount == 2, "{total:?}");
     Ok(())
 }

@@ -1,5 +1,12 @@
 //! What is not accepted: each bad request is told which field breaks which rule, and leaves nothing behind.
 
+/// A table of cases, each of them a line: what is wrong, what makes a good request so, what it is told.
+macro_rules! cases {
+    ($($what:literal => $change:expr => $expected:expr;)*) => {
+        [$(($what, $change, $expected)),*]
+    };
+}
+
 mod calls;
 mod requests;
 
@@ -7,7 +14,7 @@ use anyhow::{Result, ensure};
 use octroi_tests::harness::fleet::Fleet;
 use sqlx::{Connection as _, PgConnection};
 
-use crate::story::both_topologies;
+use crate::{asks::Refusal, story::both_topologies};
 use calls::bad_calls_are_told_the_field_and_the_rule;
 use requests::bad_requests_are_told_the_field_and_the_rule;
 
@@ -15,6 +22,9 @@ both_topologies!(
     bad_calls_are_told_the_field_and_the_rule,
     bad_requests_are_told_the_field_and_the_rule
 );
+
+/// What is wrong with a request, what makes a good one so, and what it is told.
+type Case<R> = (&'static str, fn(&mut R), Refusal);
 
 /// The smallest amount that is too large.
 const ABOVE: i64 = 1 << 53;

@@ -1,8 +1,10 @@
 //! Recorded traffic, replayed: what comes of it follows from the file, however often and with whatever
 //! interruption it is sent.
 
+mod oracle;
+
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fmt::Write as _,
     path::{Path, PathBuf},
 };
@@ -11,15 +13,11 @@ use anyhow::{Context, Result, ensure};
 use jiff::{Timestamp, ToSpan as _};
 use nix::sys::signal::Signal;
 use octroi_fleet::replay::zipf::Zipf;
-use octroi_proto::{
-    common::v1::{LimitMode, Period},
-    notification::v1::ListNoticesRequest,
-    quota::v1::GetEntitlementsRequest,
-};
-use octroi_tests::harness::fleet::{Clients, Fleet, OPERATOR, eventually};
+use octroi_tests::harness::fleet::{Fleet, OPERATOR, Topology, eventually, tell};
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
 
+use self::oracle::{Line, Oracle, exactly_these_were_crossed, limits_of, totals};
 use crate::story::both_topologies;
 
 both_topologies!(
@@ -29,39 +27,20 @@ both_topologies!(
 
 const LINES: u32 = 600;
 const HEADER: &str = "TIMESTAMP,ContextTokens,GeneratedTokens";
-/// The thresholds of a limit that lists none.
-const THRESHOLDS: [u32; 3] = [80, 95, 100];
-
-/// What one line of the file says.
-#[derive(Clone, Copy, Debug)]
-struct Line {
-    /// Its number, the header's being 1.
-    number: u64,
-    at: Timestamp,
-    tokens_in: u64,
-    tokens_out: u64,
-}
-
-impl Line {
-    fn uses(self) -> [(&'static str, u64); 3] {
-        [
-            ("llm.requests", 1),
-            ("llm.tokens_in", self.tokens_in),
-            ("llm.tokens_out", self.tokens_out),
-        ]
-    }
-}
-
 /// Six hundred requests, `gap_s` apart, some hours of which are busy and some not.
 fn lines(gap_s: i64) -> Result<Vec<Line>> {
+    lines_of(LINES, gap_s)
+}
+
+fn lines_of(count: u32, gap_s: i64) -> Result<Vec<Line>> {
     let first: Timestamp = "2024-03-01T08:20:00Z".parse()?;
     let line = |index: u32| Line {
         number: u64::from(index) + 2,
         at: first + (i64::from(index) * gap_s).seconds(),
-        tokens_in: u64::from(index * 7_919 % 30_011),
-        tokens_out: u64::from(index * 104_729 % 4_001),
+        tokens_in: u64::from(index) * 7_919 % 30_011,
+        tokens_out: u64::from(index) * 104_729 % 4_001,
     };
-    Ok((0..LINES).map(line).collect())
+    Ok((0..count).map(line).collect())
 }
 
 fn write_file(dir: &Path, lines: &[Line]) -> Result<PathBuf> {
@@ -75,110 +54,20 @@ fn write_file(dir: &Path, lines: &[Line]) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// What some lines add up to, as the report has it.
-fn totals(lines: impl IntoIterator<Item = Line>) -> Value {
-    let mut totals: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
-    for (metric, amount) in lines.into_iter().flat_map(Line::uses) {
-        let total = totals.entry(metric).or_default();
-        total.0 += amount;
-        // An amount of 0 is no use.
-        total.1 += u64::from(amount > 0);
-    }
-    let shown = totals
-        .into_iter()
-        .map(|(metric, (amount, events))| (metric, json!({ "amount": amount, "events": events })));
-    Value::Object(shown.map(|(metric, total)| (metric.to_owned(), total)).collect())
-}
-
-/// A limit of the accounts' plan.
-struct Limit {
-    metric: String,
-    period: Period,
-    amount: u64,
-    hard: bool,
-}
-
-/// Metric, period and the window's first instant, of an account.
-type Window = (String, String, &'static str, Timestamp);
-
-fn window(account: &str, limit: &Limit, at: Timestamp) -> Result<Window> {
-    let (name, start) = match limit.period {
-        Period::Hour => ("hour", at.as_second() - at.as_second().rem_euclid(3_600)),
-        Period::Day => ("day", at.as_second() - at.as_second().rem_euclid(86_400)),
-        // All of the file is in March 2024, on whose first day the subscription is anchored.
-        _ => ("month", "2024-03-01T00:00:00Z".parse::<Timestamp>()?.as_second()),
-    };
-    Ok((
-        account.to_owned(),
-        limit.metric.clone(),
-        name,
-        Timestamp::from_second(start)?,
-    ))
-}
-
-/// What must come of the lines: which are allowed where the quota is asked, and what is crossed.
-#[derive(Default)]
-struct Oracle {
-    used: BTreeMap<Window, u64>,
-    crossed: BTreeSet<(Window, u32)>,
-}
-
-impl Oracle {
-    /// Takes a line, unless `ask` and a hard limit stands in the way.
-    fn take(&mut self, account: &str, line: Line, limits: &[Limit], ask: bool) -> Result<bool> {
-        let mut asked = Vec::new();
-        for (metric, amount) in line.uses() {
-            for limit in limits.iter().filter(|limit| limit.metric == metric) {
-                asked.push((window(account, limit, line.at)?, amount, limit));
-            }
-        }
-        let used = |window: &Window| self.used.get(window).copied().unwrap_or_default();
-        if ask
-            && asked
-                .iter()
-                .any(|(window, amount, limit)| limit.hard && used(window) + amount > limit.amount)
-        {
-            return Ok(false);
-        }
-        for (window, amount, limit) in asked {
-            let used = self.used.entry(window.clone()).or_default();
-            *used += amount;
-            let reached = THRESHOLDS
-                .into_iter()
-                .filter(|percent| *used * 100 >= u64::from(*percent) * limit.amount);
-            self.crossed
-                .extend(reached.map(|percent| (window.clone(), percent)));
-        }
-        Ok(true)
-    }
-}
-
-async fn limits_of(operator: &Clients, account: &str) -> Result<Vec<Limit>> {
-    let request = GetEntitlementsRequest {
-        account_id: account.to_owned(),
-    };
-    let answer = operator
-        .quota
-        .clone()
-        .get_entitlements(request)
-        .await?
-        .into_inner();
-    let entitlements = answer.entitlements.context("no entitlements")?;
-    ensure!(
-        entitlements.plan == "replay",
-        "{account} has plan {}",
-        entitlements.plan
-    );
-    Ok(entitlements
-        .limits
-        .into_iter()
-        .map(|limit| Limit {
-            hard: limit.mode() == LimitMode::Hard,
-            period: limit.period(),
-            metric: limit.metric,
-            amount: limit.amount,
+/// The lines of a file with the columns of [`HEADER`].
+fn read_file(path: &Path) -> Result<Vec<Line>> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let line = |(number, line): (u64, &str)| {
+        let mut fields = line.trim().split(',');
+        let mut field = || fields.next().with_context(|| format!("line {number} is short"));
+        anyhow::Ok(Line {
+            number,
+            at: format!("{}Z", field()?.replace(' ', "T")).parse()?,
+            tokens_in: field()?.parse()?,
+            tokens_out: field()?.parse()?,
         })
-        .collect())
+    };
+    (2..).zip(text.lines().skip(1)).map(line).collect()
 }
 
 /// Runs `octroi replay` to its end and answers its report.
@@ -204,25 +93,62 @@ fn accounts(report: &Value, count: u32, lines: &[Line]) -> Result<Vec<String>> {
 async fn a_replay_that_is_killed_and_repeated_counts_every_line_once(fleet: &mut Fleet) -> Result<()> {
     let lines = lines(9)?;
     let file = write_file(fleet.dir(), &lines)?;
-    let options = ["--accounts", "12", "--seed", "7"];
-    let known = replay(fleet, &file, &[&options[..], &["--dry-run"]].concat()).await?;
+    // An hour and a half within some six seconds.
+    every_line_counts_once(fleet, &file, &lines, 12, "900x").await
+}
+
+/// The story of every change, with traffic as it was recorded: the file that `TEST_REPLAY_FILE` names, which
+/// has the columns of [`HEADER`] and lies within one month, or else 20,000 lines of our own.
+async fn recorded_traffic_counts_once(fleet: &mut Fleet) -> Result<()> {
+    let file = match std::env::var_os("TEST_REPLAY_FILE") {
+        Some(file) => PathBuf::from(file),
+        None => write_file(fleet.dir(), &lines_of(20_000, 1)?)?,
+    };
+    let lines = read_file(&file)?;
+    every_line_counts_once(fleet, &file, &lines, 300, "600x").await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes a minute"]
+async fn recorded_traffic_counts_once_in_one_process() -> Result<()> {
+    tell(Fleet::builder(Topology::OneProcess), recorded_traffic_counts_once).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes a minute"]
+async fn recorded_traffic_counts_once_in_many_processes() -> Result<()> {
+    tell(Fleet::builder(Topology::Split), recorded_traffic_counts_once).await
+}
+
+/// Sends the file while a kill interrupts it, then to its end, then once more. Everything must be as the
+/// file and the limits say.
+async fn every_line_counts_once(
+    fleet: &mut Fleet,
+    file: &Path,
+    lines: &[Line],
+    accounts_max: u32,
+    speed: &str,
+) -> Result<()> {
+    let accounts_option = accounts_max.to_string();
+    let options = ["--accounts", &accounts_option, "--seed", "7"];
+    let known = replay(fleet, file, &[&options[..], &["--dry-run"]].concat()).await?;
     ensure!(
-        known["lines"] == LINES && known["file_totals"] == totals(lines.clone()),
+        known["lines"] == lines.len() && known["file_totals"] == totals(lines.to_vec()),
         "{known}"
     );
-    let accounts = accounts(&known, 12, &lines)?;
+    let accounts = accounts(&known, accounts_max, lines)?;
     let everyone: BTreeSet<&String> = accounts.iter().collect();
     ensure!(known["accounts"] == everyone.len(), "{known}");
 
-    kill_in_the_middle(fleet, &file, &options).await?;
-    let sent: u64 = totals(lines.clone())
+    kill_in_the_middle(fleet, file, &options, speed).await?;
+    let sent: u64 = totals(lines.to_vec())
         .as_object()
         .into_iter()
         .flatten()
         .filter_map(|(_, total)| total["events"].as_u64())
         .sum();
     for run in ["after a kill", "once more"] {
-        let report = replay(fleet, &file, &options).await?;
+        let report = replay(fleet, file, &options).await?;
         ensure!(
             report["complete"] == true && report["match"] == true,
             "{run}: {report}"
@@ -258,10 +184,9 @@ async fn a_replay_that_is_killed_and_repeated_counts_every_line_once(fleet: &mut
 }
 
 /// The program that sends dies, and then a service that it sends to.
-async fn kill_in_the_middle(fleet: &mut Fleet, file: &Path, options: &[&str]) -> Result<()> {
+async fn kill_in_the_middle(fleet: &mut Fleet, file: &Path, options: &[&str], speed: &str) -> Result<()> {
     let file = file.to_str().context("a path that is not text")?;
-    // An hour and a half within some six seconds.
-    let arguments = [&["replay", file, "--speed", "900x"], options].concat();
+    let arguments = [&["replay", file, "--speed", speed], options].concat();
     let call = fleet.operator_call("replay", &arguments)?;
     let mut program = call.start()?;
     eventually("some of it is in the ledger", async || {
@@ -285,102 +210,6 @@ async fn count(fleet: &Fleet, statement: &'static str) -> Result<i64> {
     let count = sqlx::query_scalar(statement).fetch_one(&mut session).await?;
     session.close().await?;
     Ok(count)
-}
-
-/// Quota has noted what the oracle says, and people were told of each limit's highest share, nothing twice.
-async fn exactly_these_were_crossed(
-    fleet: &Fleet,
-    operator: &Clients,
-    oracle: &Oracle,
-    accounts: &BTreeSet<&String>,
-) -> Result<()> {
-    type Crossing = (String, String, String, i64, i32);
-    let expected: BTreeSet<Crossing> = oracle
-        .crossed
-        .iter()
-        .map(|((account, metric, period, start), percent)| {
-            (
-                account.clone(),
-                metric.clone(),
-                (*period).to_owned(),
-                start.as_second(),
-                i32::try_from(*percent).unwrap_or_default(),
-            )
-        })
-        .collect();
-    eventually("quota has noted every threshold", async || {
-        let mut session = PgConnection::connect(fleet.database().superuser_url()).await?;
-        let rows: Vec<Crossing> = sqlx::query_as(
-            "SELECT account_id, metric, period, extract(epoch FROM start_at)::bigint, threshold_percent
-             FROM quota.crossed_threshold WHERE account_id LIKE 'replay-%'",
-        )
-        .fetch_all(&mut session)
-        .await?;
-        session.close().await?;
-        let noted: BTreeSet<Crossing> = rows.into_iter().collect();
-        let difference: Vec<&Crossing> = noted.symmetric_difference(&expected).collect();
-        ensure!(difference.is_empty(), "not the same: {difference:?}");
-        Ok(())
-    })
-    .await?;
-    eventually("everybody was told", async || {
-        let mut told = BTreeSet::new();
-        for account in accounts {
-            told.extend(told_of(operator, account).await?);
-        }
-        let unknown: Vec<&Crossing> = told.difference(&expected).collect();
-        ensure!(unknown.is_empty(), "told of what was not crossed: {unknown:?}");
-        for (account, metric, period, start, percent) in &expected {
-            let higher = (percent + 1)..=i32::MAX;
-            let window = |percent| (account.clone(), metric.clone(), period.clone(), *start, percent);
-            let is_highest = expected
-                .range(window(*higher.start())..=window(*higher.end()))
-                .next()
-                .is_none();
-            ensure!(
-                !is_highest || told.contains(&window(*percent)),
-                "nobody was told of {metric}/{period} {percent}% of {account}"
-            );
-        }
-        Ok(())
-    })
-    .await
-}
-
-async fn told_of(operator: &Clients, account: &str) -> Result<Vec<(String, String, String, i64, i32)>> {
-    let request = ListNoticesRequest {
-        account_id: account.to_owned(),
-        page_size: 100,
-        ..ListNoticesRequest::default()
-    };
-    let page = operator
-        .notification
-        .clone()
-        .list_notices(request)
-        .await?
-        .into_inner();
-    ensure!(page.next_page_token.is_empty(), "more than a page");
-    let mut told = Vec::new();
-    for notice in page.notices {
-        let fact = |name: &str| {
-            notice
-                .facts
-                .get(name)
-                .cloned()
-                .with_context(|| format!("no {name}"))
-        };
-        let start: Timestamp = fact("window_start_time")?.parse()?;
-        let crossing = (
-            account.to_owned(),
-            fact("metric")?,
-            fact("period")?,
-            start.as_second(),
-            fact("percent")?.parse()?,
-        );
-        ensure!(!told.contains(&crossing), "told twice: {crossing:?}");
-        told.push(crossing);
-    }
-    Ok(told)
 }
 
 async fn a_replay_that_asks_first_is_stopped_where_the_limits_are(fleet: &mut Fleet) -> Result<()> {
@@ -416,5 +245,49 @@ async fn a_replay_that_asks_first_is_stopped_where_the_limits_are(fleet: &mut Fl
         again["recorded"] == 0 && again["ledger_totals"] == report["ledger_totals"],
         "{again}"
     );
-    exactly_these_were_crossed(fleet, &operator, &oracle, &accounts.iter().collect()).await
+    exactly_these_were_crossed(fleet, &operator, &oracle, &accounts.iter().collect()).await?;
+    two_files_of_one_account_are_told_apart(fleet).await?;
+    a_log_of_long_ago_is_replayed_where_it_is_moved(fleet).await
+}
+
+/// What one file recorded for an account is not missed, and not counted, by the run of another.
+async fn two_files_of_one_account_are_told_apart(fleet: &Fleet) -> Result<()> {
+    for (name, amounts, recorded) in [
+        ("one", [1, 2], json!({ "amount": 3, "events": 2 })),
+        ("other", [10, 20], json!({ "amount": 30, "events": 2 })),
+        ("other", [10, 20], Value::Null),
+    ] {
+        let mut text = "time,who,n\n".to_owned();
+        for (second, amount) in amounts.into_iter().enumerate() {
+            writeln!(text, "2025-03-01T08:00:0{second}Z,shared,{amount}")?;
+        }
+        let file = fleet.dir().join(format!("{name}.csv"));
+        std::fs::write(&file, text)?;
+        let options = ["--check", "--account-column", "who", "--metric", "api.requests=n"];
+        let report = replay(fleet, &file, &options).await?;
+        ensure!(report["complete"] == true, "{name}: {report}");
+        ensure!(
+            report["recorded_totals"]["api.requests"] == recorded,
+            "{name}: {report}"
+        );
+    }
+    Ok(())
+}
+
+async fn a_log_of_long_ago_is_replayed_where_it_is_moved(fleet: &Fleet) -> Result<()> {
+    let file = fleet.dir().join("access.log");
+    let line = "192.0.2.7 - - [10/Oct/2000:13:55:36 -0700] \"GET / HTTP/1.0\" 200 23 \"-\" \"-\"\n";
+    std::fs::write(&file, line)?;
+    let path = file.to_str().context("a path that is not text")?;
+    let ended = fleet.operator_call("old", &["replay", path])?.ends().await?;
+    ensure!(
+        ended.code == Some(1)
+            && ended
+                .stderr
+                .contains("10 years back: move all lines with --shift-to"),
+        "{ended:?}"
+    );
+    let report = replay(fleet, &file, &["--shift-to", "2025-06-01T00:00:00Z"]).await?;
+    ensure!(report["complete"] == true && report["recorded"] == 2, "{report}");
+    Ok(())
 }

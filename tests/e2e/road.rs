@@ -7,6 +7,7 @@ use octroi_proto::{
     account::v1::{Language, SignUpRequest, UpsertAccountRequest},
     billing::v1::CreateSubscriptionRequest,
     common::v1::Period,
+    errors::v1::ErrorReason,
     notification::v1::{EmailStatus, ListEmailsRequest, ListNoticesRequest, Severity},
     quota::v1::{CheckQuotaRequest, CheckQuotaResponse, DenialReason, GetEntitlementsRequest},
     usage::v1::{GetUsageStatsRequest, Granularity},
@@ -15,7 +16,7 @@ use octroi_tests::harness::fleet::{APPLICATION, Clients, Fleet, OPERATOR, eventu
 use tonic::Code;
 
 use crate::{
-    asks::{check_refusal, consume, ledger_total, limit_of, peek, standing},
+    asks::{check_refusal, consume, ledger_total, limit_of, peek, refusal, standing},
     story::both_topologies,
 };
 
@@ -137,9 +138,7 @@ async fn repeats_count_once(app: &Clients, operator: &Clients, first: &CheckQuot
     check_refusal(
         "another content",
         answer,
-        Code::AlreadyExists,
-        "REQUEST_ID_REUSED",
-        None,
+        refusal(Code::AlreadyExists, ErrorReason::RequestIdReused),
     )?;
 
     // Another program has request ids of its own.
@@ -345,6 +344,7 @@ async fn owners_are_written_to_in_their_language(fleet: &mut Fleet) -> Result<()
             display_name: "Façade & Co".to_owned(),
             zone: "Europe/Paris".to_owned(),
             language: language.into(),
+            ..SignUpRequest::default()
         };
         let session = operator
             .account

@@ -1,12 +1,16 @@
 """Checks a quota without generated code: what the messages look like is asked by reflection.
 
-    check_quota.py ADDRESS TOKEN_FILE ACCOUNT METRIC AMOUNT REQUEST_ID
+    check_quota.py --address ADDRESS --token-file FILE --account ACCOUNT --metric METRIC [--amount UNITS]
+                   [--request-id ID]
 
-Prints the decision as JSON. It needs grpcio and grpcio-reflection (deploy/tools/test.txt).
+Takes what it asks for and prints the decision as JSON. It needs grpcio and grpcio-reflection
+(deploy/tools/test.txt).
 """
 
+import argparse
 import pathlib
 import sys
+import uuid
 
 import grpc
 from google.protobuf import json_format, message_factory
@@ -18,19 +22,34 @@ METHOD = "CheckQuota"
 DEADLINE_S = 20
 
 
+def read_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Asks whether an account may do this now, and takes it.")
+    parser.add_argument("--address", required=True, help="where the quota service is, such as 127.0.0.1:8081")
+    parser.add_argument("--token-file", required=True, type=pathlib.Path, help="the caller's token")
+    parser.add_argument("--account", required=True)
+    parser.add_argument("--metric", required=True)
+    parser.add_argument("--amount", type=int, default=1, help="how many units (default: 1)")
+    parser.add_argument(
+        "--request-id",
+        default=f"python-{uuid.uuid4()}",
+        help="the same id again is the same request, and takes nothing twice (default: a new one)",
+    )
+    return parser.parse_args()
+
+
 def main() -> None:
-    address, token_file, account, metric, amount, request_id = sys.argv[1:]
-    token = pathlib.Path(token_file).read_text(encoding="ascii").strip()
-    with grpc.insecure_channel(address) as channel:
+    arguments = read_arguments()
+    token = arguments.token_file.read_text(encoding="ascii").strip()
+    with grpc.insecure_channel(arguments.address) as channel:
         database = ProtoReflectionDescriptorDatabase(channel)
         if SERVICE not in database.get_services():
-            sys.exit(f"{address} does not serve {SERVICE}")
+            sys.exit(f"{arguments.address} does not serve {SERVICE}")
         method = DescriptorPool(database).FindServiceByName(SERVICE).FindMethodByName(METHOD)
         request = message_factory.GetMessageClass(method.input_type)(
-            account_id=account,
-            items=[{"metric": metric, "amount": int(amount)}],
+            account_id=arguments.account,
+            items=[{"metric": arguments.metric, "amount": arguments.amount}],
             mode="CHECK_MODE_CONSUME",
-            request_id=request_id,
+            request_id=arguments.request_id,
         )
         answer = channel.unary_unary(
             f"/{SERVICE}/{METHOD}",

@@ -184,16 +184,18 @@ fn signed_in(
 )]
 pub(crate) async fn sign_up(
     State(edge): State<Edge>,
+    ClientAddress(client_address): ClientAddress,
     headers: HeaderMap,
     Body(body): Body<SignUp>,
 ) -> Result<impl IntoResponse, Problem> {
-    session::check_opening(&headers, edge.origin())?;
+    session::check_page(&headers, edge.origin())?;
     let request = SignUpRequest {
         email: body.email,
         password: body.password,
         display_name: body.display_name.unwrap_or_default(),
         zone: body.zone.unwrap_or_default(),
         language: body.language.map_or(0, Language::to_proto),
+        client_address,
     };
     let answer = edge
         .account()
@@ -216,7 +218,7 @@ pub(crate) async fn sign_in(
     headers: HeaderMap,
     Body(body): Body<SignIn>,
 ) -> Result<impl IntoResponse, Problem> {
-    session::check_opening(&headers, edge.origin())?;
+    session::check_page(&headers, edge.origin())?;
     let request = SignInRequest {
         email: body.email,
         password: body.password,
@@ -241,6 +243,8 @@ pub(crate) async fn sign_out(
     State(edge): State<Edge>,
     headers: HeaderMap,
 ) -> Result<impl IntoResponse, Problem> {
+    // A page of another site sends no cookie along, but the answer would take it out of the browser.
+    session::check_page(&headers, edge.origin())?;
     if let Some(session_token) = session::token(&headers) {
         match current_session(&edge, session_token.clone()).await {
             Ok(session) => {

@@ -22,7 +22,7 @@ pub(crate) struct SettingsChange {
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     display_name: Option<String>,
-    /// The IANA zone of hours and days; it acts from the next window.
+    /// The IANA zone of hours and days; a change applies at once and moves the borders of running windows.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     zone: Option<String>,

@@ -321,7 +321,7 @@ async fn record(
     }
     let request = caller.request(TrackUsageBatchRequest {
         events,
-        backfill: false,
+        ..TrackUsageBatchRequest::default()
     });
     let answer = edge
         .usage()

@@ -131,6 +131,55 @@ async fn another_site_can_sign_nobody_in_and_a_program_can() {
 }
 
 #[tokio::test]
+async fn another_site_can_sign_nobody_out() {
+    let gateway = Gateway::start().await;
+    let sign_out = "/octroi.account.v1.AccountService/SignOut";
+    gateway.answers(sign_out, |_: account::SignOutRequest| {
+        Ok(account::SignOutResponse {})
+    });
+    let ours = ("sec-fetch-site", "same-origin");
+    let cookie = ("cookie", COOKIE);
+    for (pairs, expected) in [
+        // A form of another site: the browser keeps the SameSite cookie to itself.
+        (&[("sec-fetch-site", "cross-site")][..], 403),
+        (&[("sec-fetch-site", "same-site")], 403),
+        (&[("origin", "https://evil.example.com")], 403),
+        (&[("origin", "null")], 403),
+        (
+            &[
+                ("sec-fetch-site", "cross-site"),
+                ("cookie", "__Host-octroi_session=old"),
+            ],
+            403,
+        ),
+        (
+            &[("sec-fetch-site", "cross-site"), cookie, ("x-csrf-token", "csrf")],
+            403,
+        ),
+        (&[ours, cookie], 403),
+        (&[ours, cookie, ("x-csrf-token", "csrf")], 204),
+        (&[ours], 204),
+        (&[], 204),
+    ] {
+        let mut request = Request::post("/api/auth/sign-out");
+        for (name, value) in pairs {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Body::empty()).expect("a request");
+        let response = gateway.send(request).await;
+        assert_eq!(response.status().as_u16(), expected, "{pairs:?}");
+        for header in ["set-cookie", "clear-site-data"] {
+            assert_eq!(
+                response.headers().contains_key(header),
+                expected == 204,
+                "{pairs:?} {header}"
+            );
+        }
+    }
+    assert_eq!(gateway.calls(sign_out).len(), 1);
+}
+
+#[tokio::test]
 async fn a_session_that_has_ended_is_taken_out_of_the_browser() {
     let gateway = Gateway::start().await;
     let request = |method: &str, path: &str| {

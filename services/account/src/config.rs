@@ -22,8 +22,10 @@ pub struct Config {
 pub struct PasswordsConfig {
     /// Passwords hashed at the same time.
     pub hashing_at_once: usize,
-    /// Passwords that may be hashed or wait for it.
+    /// Passwords of those who sign in that may be verified or wait for it.
     pub waiting_max: usize,
+    /// Passwords of those who sign up that may be hashed or wait for it. They are hashed one at a time.
+    pub sign_ups_waiting_max: usize,
 }
 
 impl Section for Config {
@@ -32,6 +34,7 @@ impl Section for Config {
         let PasswordsConfig {
             hashing_at_once,
             waiting_max,
+            sign_ups_waiting_max,
         } = self.passwords;
         for (key, value, range) in [
             ("account.passwords.hashing_at_once", hashing_at_once, 1..=64),
@@ -39,6 +42,11 @@ impl Section for Config {
                 "account.passwords.waiting_max",
                 waiting_max,
                 hashing_at_once..=10_000,
+            ),
+            (
+                "account.passwords.sign_ups_waiting_max",
+                sign_ups_waiting_max,
+                1..=10_000,
             ),
         ] {
             if !range.contains(&value) {

@@ -146,6 +146,7 @@ pub(crate) fn from_proto_sign_up(request: proto::SignUpRequest) -> Result<SignUp
             password: Secret::new(request.password),
             display_name,
             settings,
+            client_address: ClientAddress::parse(&request.client_address),
         }),
         _ => Err(violations.into()),
     }
@@ -296,6 +297,7 @@ mod tests {
             display_name: "a\0b".into(),
             zone: "Mars".into(),
             language: 9,
+            client_address: String::new(),
         };
         let error = from_proto_sign_up(request).expect_err("violations");
         assert_eq!(fields(&error), ["password", "display_name", "zone", "language"]);

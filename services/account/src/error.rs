@@ -30,7 +30,7 @@ pub enum Error {
     /// Wrong address or wrong password; which of them is not told.
     #[error("the e-mail address and the password do not match")]
     CredentialsInvalid,
-    /// Too many tries to sign in.
+    /// Too many tries to sign in or up.
     #[error(transparent)]
     TooEarly(#[from] TooEarly),
     /// More passwords wait to be hashed than the process holds.

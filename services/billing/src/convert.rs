@@ -7,11 +7,11 @@ use octroi_proto::{billing::v1 as proto, common::v1::Money};
 
 use crate::{
     domain::{
-        catalog::{AppliedCatalog, Interval, Plan},
+        catalog::{Interval, Plan},
         price::{Price, Rate, Tier},
         subscription::{Provider, Subscription, SubscriptionStatus},
     },
-    service::{CreateCustomer, CreateSubscription, Customer, RequestKey},
+    service::{CreateCustomer, CreateSubscription, Customer, OfferedPlans, RequestKey},
 };
 
 /// Reads who a call is about.
@@ -132,11 +132,12 @@ pub(crate) fn to_proto_subscription(subscription: &Subscription) -> proto::Subsc
     }
 }
 
-/// The plans of a catalog, on the wire.
-pub(crate) fn to_proto_plans(applied: &AppliedCatalog) -> proto::ListPlansResponse {
-    let plans = applied.catalog.plans.iter();
-    let plans =
-        plans.map(|plan| to_proto_plan(plan, applied.plan_versions.get(&plan.slug).copied().unwrap_or(0)));
+/// The plans on offer, on the wire.
+pub(crate) fn to_proto_plans(offered: &OfferedPlans) -> proto::ListPlansResponse {
+    let applied = offered.applied();
+    let plans = offered
+        .plans()
+        .map(|plan| to_proto_plan(plan, applied.plan_versions.get(&plan.slug).copied().unwrap_or(0)));
     proto::ListPlansResponse {
         plans: plans.collect(),
         default_plan: applied.catalog.default_plan.to_string(),

@@ -1,8 +1,5 @@
 //! The rules of billing: pure and synchronous, over plain data.
 
-#[macro_use]
-mod named;
-
 pub mod billing_period;
 pub mod catalog;
 pub mod currency;

@@ -71,13 +71,13 @@ impl BillingService for Grpc {
     ) -> Result<Response<proto::ListPlansResponse>, Status> {
         // What is not offered to customers is not shown to them either.
         let include_private = request.get_ref().include_private && principal(&request).is_none();
-        let applied = self
+        let offered = self
             .service
             .list_plans(include_private)
             .await
             .map_err(|error| to_status(&error))?;
         Ok(Response::new(
-            applied.as_ref().map(to_proto_plans).unwrap_or_default(),
+            offered.as_ref().map(to_proto_plans).unwrap_or_default(),
         ))
     }
 

@@ -19,7 +19,11 @@ use octroi_proto::{
     usage::v1 as usage, usage::v1::usage_service_client::UsageServiceClient,
 };
 
-use crate::{domain::catalog::AppliedCatalog, error::Error, store};
+use crate::{
+    domain::catalog::AppliedCatalog,
+    error::Error,
+    store::{self, catalog::Versions},
+};
 
 /// How long one push may take. Shorter than the pause before the next.
 const PUSH_MAX: Duration = Duration::from_secs(4);
@@ -65,32 +69,40 @@ impl Push {
     }
 
     async fn push_newest_catalog(&self) -> Result<(), Error> {
-        let (catalog, quota_has, usage_has) = self
-            .db
-            .transaction(Scope::AllAccounts, |connection| {
-                Box::pin(async move {
-                    let catalog = store::catalog::find_catalog(connection).await?;
-                    let quota_has = store::catalog::get_version_accepted(connection, "quota").await?;
-                    let usage_has = store::catalog::get_version_accepted(connection, "usage").await?;
-                    Ok::<_, Error>((catalog, quota_has, usage_has))
-                })
-            })
-            .await?;
-        let Some(catalog) = catalog else { return Ok(()) };
+        let Some((catalog, has)) = self.catalog_to_push().await? else {
+            return Ok(());
+        };
         // The ledger must know a metric before the quota lets it be used.
-        if usage_has < catalog.version {
+        if has.usage_has < catalog.version {
             let request = timed(to_usage_catalog(&catalog));
             let answer = self.usage.clone().apply_catalog(request).await;
             self.note_accepted("usage", catalog.version, answer.map(drop))
                 .await?;
         }
-        if quota_has < catalog.version {
+        if has.quota_has < catalog.version {
             let request = timed(to_quota_catalog(&catalog)?);
             let answer = self.quota.clone().apply_catalog(request).await;
             self.note_accepted("quota", catalog.version, answer.map(drop))
                 .await?;
         }
         Ok(())
+    }
+
+    /// The catalog, where a service has not taken it, and what the services have. Every replica asks every
+    /// few seconds, so the catalog is read only where it is needed.
+    async fn catalog_to_push(&self) -> Result<Option<(AppliedCatalog, Versions)>, Error> {
+        self.db
+            .transaction(Scope::AllAccounts, |connection| {
+                Box::pin(async move {
+                    let versions = store::catalog::get_versions(connection).await?;
+                    if versions.newest <= versions.usage_has.min(versions.quota_has) {
+                        return Ok(None);
+                    }
+                    let catalog = store::catalog::find_catalog(connection).await?;
+                    Ok::<_, Error>(catalog.map(|catalog| (catalog, versions)))
+                })
+            })
+            .await
     }
 
     async fn note_accepted(

@@ -18,6 +18,7 @@ pub use self::{
     check_catalog::Checked,
     create_customer::{CreateCustomer, Customer},
     create_subscription::CreateSubscription,
+    list_plans::OfferedPlans,
 };
 use crate::{payments::Payments, push::Push, store::request::Request};
 
@@ -59,6 +60,7 @@ pub struct Service {
     directory: Directory,
     payments: Payments,
     push: Arc<Push>,
+    catalog: list_plans::Remembered,
 }
 
 impl Service {
@@ -71,6 +73,7 @@ impl Service {
             directory,
             payments,
             push,
+            catalog: list_plans::Remembered::default(),
         }
     }
 }

@@ -221,6 +221,17 @@ mod tests {
     }
 
     #[test]
+    fn every_variable_is_a_key_of_the_section_and_no_other_is() {
+        let variables = crate::DEFAULTS.lines().filter_map(|line| {
+            let (key, _) = line.split_once(" = ").filter(|_| !line.starts_with('#'))?;
+            Some(format!("OCTROI_CLIENT__{}", key.to_uppercase()))
+        });
+        assert!(variables.eq([ADDRESS, TOKEN, TOKEN_FILE, DEADLINE_MS]));
+        let deadline = format!("deadline_ms = {}\n", DEADLINE.as_millis());
+        assert!(crate::DEFAULTS.contains(&deadline));
+    }
+
+    #[test]
     fn a_token_is_never_shown() {
         let builder = Builder::new("http://127.0.0.1:8081").token("hunter2");
         assert!(!format!("{builder:?}").contains("hunter2"));

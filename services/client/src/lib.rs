@@ -41,6 +41,10 @@ pub use octroi_proto as proto;
 pub use refusal::{FieldViolation, Refusal};
 pub use retry::{MAY_BE_REPEATED, may_be_repeated};
 
+/// Every key of the `[client]` section, with its comment and default. A key is a variable of the environment:
+/// `client.token_file` is `OCTROI_CLIENT__TOKEN_FILE`.
+pub const DEFAULTS: &str = include_str!("../defaults.toml");
+
 /// Hands out the clients of the services at one address.
 ///
 /// It is cheap to clone, and so is every client that it hands out: all of them share one connection.

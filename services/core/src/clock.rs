@@ -1,7 +1,8 @@
 //! What time it is: the primary database's time, sampled each second, and monotonic time since.
 //!
 //! Replicas whose own clocks differ therefore agree. Whoever needs the time takes it as an argument;
-//! only the outermost layer asks this clock.
+//! only the outermost layer asks this clock. In a sandbox the clock can be moved, for all processes at
+//! once; what moves it is a row in each service's schema.
 
 use std::{
     sync::{
@@ -12,6 +13,10 @@ use std::{
 };
 
 use jiff::Timestamp;
+
+/// How far a test clock may be from the primary's time, to either side, in microseconds: some 100 years,
+/// so that what is counted from it stays within the calendar.
+pub const OFFSET_US_MAX: i64 = 36_525 * 86_400 * 1_000_000;
 
 /// The clock of a process. Cloning shares it.
 #[derive(Clone, Debug)]
@@ -88,10 +93,26 @@ impl Clock {
         }
     }
 
-    /// Moves a test clock to this distance from the primary's time. The real one does not move.
+    /// Whether it can be moved.
+    #[must_use]
+    pub const fn is_test(&self) -> bool {
+        matches!(self, Self::Test(..))
+    }
+
+    /// How far it is from the primary's time, in microseconds; negative where it is behind.
+    #[must_use]
+    pub fn offset_us(&self) -> i64 {
+        match self {
+            Self::Database(_) => 0,
+            Self::Test(_, offset) => offset.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Moves a test clock to this distance from the primary's time, at most [`OFFSET_US_MAX`] to either
+    /// side. The real one does not move.
     pub fn set_offset_us(&self, offset_us: i64) {
         if let Self::Test(_, offset) = self {
-            offset.store(offset_us, Ordering::Relaxed);
+            offset.store(offset_us.clamp(-OFFSET_US_MAX, OFFSET_US_MAX), Ordering::Relaxed);
         }
     }
 }
@@ -125,5 +146,25 @@ mod tests {
         }
         assert!(real.now() < start + 1.minute());
         assert!(test.now() >= start + 1.hour());
+        assert_eq!((real.offset_us(), test.offset_us()), (0, 3_600_000_000));
+        assert_eq!((real.is_test(), test.is_test()), (false, true));
+    }
+
+    #[test]
+    fn a_sample_leaves_a_test_clock_at_its_distance() {
+        let start: Timestamp = "2026-01-31T23:59:59Z".parse().expect("an instant");
+        let clock = Clock::test(start);
+        clock.set_offset_us(-3_600_000_000);
+        clock.sample(start + 5.minutes());
+        assert!(clock.now() >= start - 55.minutes() && clock.now() < start - 54.minutes());
+    }
+
+    #[test]
+    fn a_test_clock_stays_within_its_reach() {
+        let clock = Clock::test(Timestamp::UNIX_EPOCH);
+        for (offset_us, kept) in [(i64::MAX, OFFSET_US_MAX), (i64::MIN, -OFFSET_US_MAX), (0, 0)] {
+            clock.set_offset_us(offset_us);
+            assert_eq!(clock.offset_us(), kept);
+        }
     }
 }

@@ -4,10 +4,12 @@
 
 pub mod clock;
 pub mod entitlement;
+pub mod event_time;
 pub mod id;
 pub mod kind;
 pub mod metric;
 pub mod money;
+mod named;
 pub mod period;
 pub mod quantity;
 

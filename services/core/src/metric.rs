@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::MetricSlug;
+use crate::{MetricSlug, Units, named};
 
 /// Whether a metric adds up in windows or says what is held now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -14,24 +14,12 @@ pub enum MetricKind {
     Level,
 }
 
-impl MetricKind {
-    /// Its name, as configuration and databases write it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Flow => "flow",
-            Self::Level => "level",
-        }
-    }
+named!(MetricKind { Flow => "flow", Level => "level" });
 
-    /// The kind of this name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Flow, Self::Level]
-            .into_iter()
-            .find(|kind| kind.as_str() == name)
-    }
-}
+/// An amount that an event of a counting metric cannot have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("must be 1 for a metric that counts events")]
+pub struct AmountNotOne;
 
 /// How the amounts of one metric become one figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -49,34 +37,31 @@ pub enum Aggregation {
     Latest,
 }
 
+named!(Aggregation {
+    Sum => "sum",
+    Count => "count",
+    Max => "max",
+    Unique => "unique",
+    Latest => "latest",
+});
+
 impl Aggregation {
-    /// Every aggregation.
-    pub const ALL: [Self; 5] = [Self::Sum, Self::Count, Self::Max, Self::Unique, Self::Latest];
-
-    /// Its name, as configuration and databases write it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Sum => "sum",
-            Self::Count => "count",
-            Self::Max => "max",
-            Self::Unique => "unique",
-            Self::Latest => "latest",
-        }
-    }
-
-    /// The aggregation of this name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|aggregation| aggregation.as_str() == name)
-    }
-
     /// Whether a FLOW metric with this aggregation may carry limits: only what adds up can be taken from.
     #[must_use]
     pub const fn may_be_limited(self) -> bool {
         matches!(self, Self::Sum | Self::Count)
+    }
+
+    /// Checks the amount of one event. A metric that counts events takes them one by one, so that the number
+    /// of events and the sum of their amounts are the same figure.
+    ///
+    /// # Errors
+    /// [`AmountNotOne`] for COUNT with any other amount than 1.
+    pub fn check_amount(self, amount: Units) -> Result<(), AmountNotOne> {
+        match self {
+            Self::Count if amount.get() != 1 => Err(AmountNotOne),
+            Self::Count | Self::Sum | Self::Max | Self::Unique | Self::Latest => Ok(()),
+        }
     }
 }
 
@@ -97,4 +82,23 @@ pub struct Metric {
     pub unit: String,
     /// Whether use of it changes the customer's data; the READ_ONLY stage stops it.
     pub write: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_metric_that_counts_events_refuses_amounts_above_1() {
+        let units = |amount| Units::positive(amount).expect("an amount");
+        for aggregation in Aggregation::ALL {
+            assert_eq!(aggregation.check_amount(units(1)), Ok(()));
+            let many = aggregation.check_amount(units(50));
+            assert_eq!(
+                many.is_err(),
+                aggregation == Aggregation::Count,
+                "{aggregation:?}"
+            );
+        }
+    }
 }

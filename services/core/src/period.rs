@@ -3,7 +3,9 @@
 use jiff::{Timestamp, ToSpan as _, civil, tz::TimeZone};
 use serde::{Deserialize, Serialize};
 
-/// How long a window of a limit is.
+use crate::named;
+
+/// How long a window of a limit is, the shortest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Period {
@@ -17,27 +19,7 @@ pub enum Period {
     Lifetime,
 }
 
-impl Period {
-    /// Every period, the shortest first.
-    pub const ALL: [Self; 4] = [Self::Hour, Self::Day, Self::Month, Self::Lifetime];
-
-    /// Its name, as configuration and databases write it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Hour => "hour",
-            Self::Day => "day",
-            Self::Month => "month",
-            Self::Lifetime => "lifetime",
-        }
-    }
-
-    /// The period of this name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|period| period.as_str() == name)
-    }
-}
+named!(Period { Hour => "hour", Day => "day", Month => "month", Lifetime => "lifetime" });
 
 /// One half-open stretch of time, `[start, end)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,6 +1,10 @@
 //! `octroi all`: every service in one process, with a PostgreSQL of its own unless one is given.
 
-use std::{net::SocketAddr, path::Path, process::ExitCode};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Context as _;
 use octroi_kit::{
@@ -76,6 +80,40 @@ fn mint_tokens(loader: &Loader, data_dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The configuration with the addresses that a running `octroi all` prepared, for a command beside it.
+/// Nothing is started and nothing is prepared.
+///
+/// # Errors
+/// Where an address is missing and no `octroi all` runs in the data directory.
+pub fn addressed(loader: &Loader) -> anyhow::Result<Loader> {
+    if config::databases_are_given(loader)? {
+        return Ok(loader.clone());
+    }
+    let data_dir: PathBuf = loader.section("data_dir")?;
+    let database: config::Database = loader.section("database")?;
+    let (url, secret) = if database.url.is_empty() {
+        postgres::running_in(&data_dir).with_context(|| {
+            format!(
+                "not every service has a database.url, and no `octroi all` runs in {}",
+                data_dir.display()
+            )
+        })?
+    } else {
+        (database.url.expose().to_owned(), prepared_secret(&data_dir)?)
+    };
+    let mut addressed = loader.clone();
+    for service in Service::WITH_DATABASE {
+        let url = postgres::service_url(&url, DATABASE, service.name(), &secret)?;
+        addressed = addressed.or_set(&format!("{}.database.url", service.name()), &url);
+    }
+    Ok(addressed)
+}
+
+/// What the services' passwords derive from in a database that somebody else runs.
+fn prepared_secret(data_dir: &Path) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(data_dir.join("tokens/principal.secret")).context("the data directory has no secret")
+}
+
 /// The configuration with an address for every service, and the PostgreSQL that was started for it.
 async fn with_database(
     loader: &Loader,
@@ -92,9 +130,7 @@ async fn with_database(
         tracing::info!("{}", private.summary());
         (private.url().to_owned(), private.secret().to_vec(), Some(private))
     } else {
-        let secret = std::fs::read(data_dir.join("tokens/principal.secret"))
-            .context("the data directory has no secret")?;
-        (database.url.expose().to_owned(), secret, None)
+        (database.url.expose().to_owned(), prepared_secret(data_dir)?, None)
     };
     let names: Vec<&str> = Service::WITH_DATABASE
         .iter()
@@ -165,13 +201,17 @@ fn greet(running: &Running, private: Option<&PrivatePostgres>, sign_ins: &seed::
     if let Some(private) = private {
         output::say(&format!("  PostgreSQL        {}", private.summary()));
     }
+    let password = sign_ins
+        .password
+        .as_deref()
+        .unwrap_or("the password that this database was first filled with");
     output::say(&format!(
-        "  demo account      {} / {}",
-        sign_ins.demo_email, sign_ins.password
+        "  demo account      {} / {password}",
+        sign_ins.demo_email
     ));
     output::say(&format!(
-        "  operator          {} / {}",
-        sign_ins.operator_email, sign_ins.password
+        "  operator          {} / {password}",
+        sign_ins.operator_email
     ));
     output::say(&format!("  service tokens    {}", sign_ins.tokens_dir.display()));
     output::say("Ctrl-C stops it; the data stays.");

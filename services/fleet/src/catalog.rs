@@ -13,7 +13,7 @@ use octroi_proto::billing::v1::{
 };
 use tonic_types::StatusExt as _;
 
-use crate::{config, output};
+use crate::{cli::Service, config, operator, output};
 
 /// What to do with it.
 #[derive(Clone, Debug, Subcommand)]
@@ -102,9 +102,8 @@ fn read(file: &Path) -> anyhow::Result<String> {
 
 fn client(config_file: Option<&Path>) -> anyhow::Result<BillingServiceClient<Link>> {
     let loader = config::load(config_file)?;
-    Ok(BillingServiceClient::new(
-        config::operator_links(&loader)?.to("billing", "operator")?,
-    ))
+    let link = operator::link(&loader, Service::Billing)?;
+    Ok(BillingServiceClient::new(link))
 }
 
 /// The refusal with every field that breaks a rule.

@@ -8,7 +8,7 @@ use std::{
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio_util::sync::CancellationToken;
 
-use crate::{all, catalog, config, doctor, migrate, output, process, replay};
+use crate::{all, catalog, clock, config, dead_letters, doctor, migrate, operator, output, process, replay};
 
 /// Quotas, usage, billing and notifications for a SaaS: a fleet of gRPC services in one program.
 #[derive(Debug, Parser)]
@@ -40,6 +40,9 @@ enum Command {
     /// Read or change the catalog.
     #[command(subcommand)]
     Catalog(catalog::Command),
+    /// Show or move the test clock of a sandbox, for all services.
+    #[command(subcommand)]
+    Clock(clock::Command),
     /// Send recorded traffic from a file into a running fleet.
     Replay(replay::Args),
     /// Show the configuration.
@@ -48,6 +51,9 @@ enum Command {
     /// Make service tokens.
     #[command(subcommand)]
     Tokens(TokensCommand),
+    /// Show the messages that nobody could handle, or put them back.
+    #[command(subcommand)]
+    DeadLetters(dead_letters::Command),
     /// Look for what is wrong with a fleet's databases.
     Doctor,
 }
@@ -140,6 +146,9 @@ pub async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
             .await
             .map(|()| ExitCode::SUCCESS),
         Command::Catalog(command) => catalog::execute(file, &command).await,
+        Command::Clock(command) => clock::execute(&config::load(file)?, &command)
+            .await
+            .map(|()| ExitCode::SUCCESS),
         Command::Replay(args) => replay(file, args).await,
         Command::Config(ConfigCommand::Print) => {
             output::say(&config::print(&config::load(file)?)?);
@@ -150,6 +159,9 @@ pub async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
             output::say(&format!("tokens and their hashes are in {}", dir.display()));
             Ok(ExitCode::SUCCESS)
         }
+        Command::DeadLetters(command) => dead_letters::execute(&config::load(file)?, &command)
+            .await
+            .map(|()| ExitCode::SUCCESS),
         Command::Doctor => doctor::execute(&config::load(file)?).await,
     }
 }
@@ -158,7 +170,7 @@ async fn replay(file: Option<&Path>, args: replay::Args) -> anyhow::Result<ExitC
     let link = if args.dry_run {
         None
     } else {
-        Some(config::operator_links(&config::load(file)?)?.to_any("operator")?)
+        Some(operator::link_to_any(&config::load(file)?)?)
     };
     let stop = CancellationToken::new();
     cancel_on_interrupt(&stop);

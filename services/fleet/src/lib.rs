@@ -3,9 +3,12 @@
 pub mod all;
 pub mod catalog;
 pub mod cli;
+pub mod clock;
 pub mod config;
+pub mod dead_letters;
 pub mod doctor;
 pub mod migrate;
+pub mod operator;
 pub mod output;
 pub mod postgres;
 pub mod process;

@@ -1,9 +1,10 @@
 //! `octroi migrate`: brings schemas up to date, or back.
 
+use anyhow::Context as _;
 use clap::Subcommand;
 use octroi_kit::{
-    config::Loader,
-    db::{self, DatabaseConfig, Db},
+    config::{ConfigError, Loader},
+    db::{self, Db},
 };
 use sqlx::migrate::Migrator;
 
@@ -14,7 +15,7 @@ use crate::{cli::Service, config, output};
 pub enum Command {
     /// Apply what is missing, in every schema whose address is configured.
     Up {
-        /// Only these services.
+        /// Only these services, each of which must have an address.
         services: Vec<Service>,
     },
     /// Take one service's schema back.
@@ -35,10 +36,8 @@ pub async fn execute(loader: &Loader, command: &Command) -> anyhow::Result<()> {
     config::validate(loader)?;
     match command {
         Command::Up { services } => {
-            for service in Service::WITH_DATABASE {
-                if services.is_empty() || services.contains(&service) {
-                    up(loader, service).await?;
-                }
+            for service in wanted(loader, services)? {
+                up(loader, service).await?;
             }
             Ok(())
         }
@@ -51,6 +50,30 @@ pub async fn execute(loader: &Loader, command: &Command) -> anyhow::Result<()> {
     }
 }
 
+/// The services whose schemas are brought up to date, in the order in which that is done. Nothing is touched
+/// before all of them are known to have an address.
+fn wanted(loader: &Loader, named: &[Service]) -> Result<Vec<Service>, ConfigError> {
+    let all = Service::WITH_DATABASE;
+    if !named.is_empty() {
+        config::require_databases(loader, named)?;
+        return Ok(all
+            .into_iter()
+            .filter(|service| named.contains(service))
+            .collect());
+    }
+    let without = config::without_address(loader, &all)?;
+    if without.len() == all.len() {
+        config::require_databases(loader, &all)?;
+    }
+    for service in &without {
+        output::say(&format!("{}: no address is configured, left out", service.name()));
+    }
+    Ok(all
+        .into_iter()
+        .filter(|service| !without.contains(service))
+        .collect())
+}
+
 async fn up(loader: &Loader, service: Service) -> anyhow::Result<()> {
     let (db, migrator) = schema(loader, service).await?;
     let pending = db::pending_migrations(&db, migrator).await?;
@@ -59,39 +82,21 @@ async fn up(loader: &Loader, service: Service) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A service's database and migrations.
+/// A service's database, with the clock that its processes have, and its migrations.
 ///
 /// # Errors
 /// Where its address is missing or leads nowhere.
 pub async fn schema(loader: &Loader, service: Service) -> anyhow::Result<(Db, &'static Migrator)> {
-    let (database, migrator): (DatabaseConfig, &'static Migrator) = match service {
-        Service::Account => (
-            loader.section::<octroi_account::Config>("account")?.database,
-            &octroi_account::MIGRATOR,
-        ),
-        Service::Usage => (
-            loader.section::<octroi_usage::Config>("usage")?.database,
-            &octroi_usage::MIGRATOR,
-        ),
-        Service::Quota => (
-            loader.section::<octroi_quota::Config>("quota")?.database,
-            &octroi_quota::MIGRATOR,
-        ),
-        Service::Billing => (
-            loader.section::<octroi_billing::Config>("billing")?.database,
-            &octroi_billing::MIGRATOR,
-        ),
-        Service::Notification => (
-            loader
-                .section::<octroi_notification::Config>("notification")?
-                .database,
-            &octroi_notification::MIGRATOR,
-        ),
+    let migrator: &'static Migrator = match service {
+        Service::Account => &octroi_account::MIGRATOR,
+        Service::Usage => &octroi_usage::MIGRATOR,
+        Service::Quota => &octroi_quota::MIGRATOR,
+        Service::Billing => &octroi_billing::MIGRATOR,
+        Service::Notification => &octroi_notification::MIGRATOR,
         Service::Gateway => anyhow::bail!("the gateway has no schema"),
     };
-    let key = format!("{}.database.url", service.name());
-    if database.url.is_empty() {
-        return Err(octroi_kit::config::ConfigError::new(key, "must be given").into());
-    }
-    Ok((Db::connect(&database, service.name(), false).await?, migrator))
+    config::require_databases(loader, &[service])?;
+    let database = config::database(loader, service)?.context("the gateway has no schema")?;
+    let sandbox = loader.section("sandbox")?;
+    Ok((Db::connect(&database, service.name(), sandbox).await?, migrator))
 }

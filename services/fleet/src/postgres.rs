@@ -86,6 +86,22 @@ pub async fn start(options: Options) -> Result<PrivatePostgres, Error> {
     Ok(PrivatePostgres { running, state, stop })
 }
 
+/// The superuser's URL of the server that works in `data_dir`, and the secret of [`PrivatePostgres::secret`],
+/// for a program beside the one that started it; none where no server was started there.
+#[must_use]
+pub fn running_in(data_dir: &Path) -> Option<(String, Vec<u8>)> {
+    let password = std::fs::read_to_string(data_dir.join("postgres.password")).ok()?;
+    let password = password.trim();
+    // PostgreSQL's own file: its process, its directory, its start, its port, each on a line.
+    let server = std::fs::read_to_string(data_dir.join("postgres/postmaster.pid")).ok()?;
+    let port = server.lines().nth(3)?.trim().parse().ok()?;
+    Some((superuser_url(password, port), password.as_bytes().to_vec()))
+}
+
+fn superuser_url(password: &str, port: u16) -> String {
+    format!("postgres://{SUPERUSER}:{password}@127.0.0.1:{port}/postgres?sslmode=disable")
+}
+
 impl PrivatePostgres {
     /// The superuser's URL, at the maintenance database.
     #[must_use]

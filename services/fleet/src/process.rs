@@ -1,13 +1,19 @@
 //! One process: its context, its components, its start and its end.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::Path, process::ExitCode, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use anyhow::Context as _;
 use octroi_kit::{
     bus::{Bus, Topology},
     component::{Component, Context},
     config::{Links as LinksSection, Loader},
-    inbox::DeadLetterTables,
+    dead_letter::DeadLetterTables,
     lifecycle::Lifecycle,
     link::Links,
     run::{self, Running, Settings},
@@ -26,10 +32,12 @@ use crate::{
 /// A sentence that says what could not be started.
 pub async fn run(loader: &Loader, services: &[Service], args: &RunArgs) -> anyhow::Result<ExitCode> {
     config::validate(loader)?;
+    config::require_databases(loader, services)?;
     let names: Vec<&str> = services.iter().map(|service| service.name()).collect();
     let telemetry = telemetry::init(&loader.section("telemetry")?, &names.join("-"))?;
     let lifecycle = Lifecycle::new();
-    let context = context(loader, services, &std::path::PathBuf::from(".octroi"))?;
+    let data_dir: PathBuf = loader.section("data_dir")?;
+    let context = context(loader, services, &data_dir)?;
     let running = start(&context, services, false, &telemetry, &lifecycle).await?;
     announce(&running.addresses, args.addresses_file.as_deref())?;
     watch_signals(&lifecycle);

@@ -55,6 +55,7 @@ use pass::Pass;
 use prepare::Subscription;
 use progress::say;
 use scan::Scan;
+use settle::Waits;
 use source::Layout;
 
 /// The plan of the accounts where nobody names one.
@@ -66,6 +67,15 @@ const PLAN_DEFAULT: &str = "replay";
 /// # Errors
 /// Where nothing could be sent. What ends a run that has begun is in its report.
 pub async fn run(args: Args, link: Option<Link>, stop: CancellationToken) -> anyhow::Result<Report> {
+    run_with(args, link, stop, Waits::default()).await
+}
+
+async fn run_with(
+    args: Args,
+    link: Option<Link>,
+    stop: CancellationToken,
+    waits: Waits,
+) -> anyhow::Result<Report> {
     let (path, strict) = (args.file.clone(), args.strict);
     let layout = Layout::of(&scan::first_line(&path)?, &args)?;
     let scanned = layout.clone();
@@ -89,6 +99,7 @@ pub async fn run(args: Args, link: Option<Link>, stop: CancellationToken) -> any
             subscription,
             speed: args.speed,
             check: args.check,
+            waits,
         }
         .run(&mut report)
         .await?;

@@ -1,8 +1,14 @@
 //! What a newcomer finds: a catalog, a demo account with two weeks of use, and an operator.
+//!
+//! A start may be cut off anywhere, and the data directory may be lost while the database stays. So every
+//! instant derives from what the fleet has written down itself, and making it again adds nothing.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use jiff::{Timestamp, ToSpan as _};
 use octroi_account::{
     Seed,
@@ -13,14 +19,20 @@ use octroi_account::{
     },
 };
 use octroi_core::AccountId;
-use octroi_kit::{component::Context, config::Secret, convert::to_proto_time, link::Link};
+use octroi_kit::{component::Context, config::Secret, convert::to_proto_time, link::Link, status::reason_of};
 use octroi_proto::{
+    account::v1::{Account, GetAccountRequest, account_service_client::AccountServiceClient},
     billing::v1::{
-        ApplyCatalogRequest, CreateSubscriptionRequest, ListPlansRequest,
+        ApplyCatalogRequest, CreateSubscriptionRequest, GetSubscriptionRequest, ListPlansRequest,
         billing_service_client::BillingServiceClient,
     },
-    usage::v1::{TrackUsageBatchRequest, UsageEvent, usage_service_client::UsageServiceClient},
+    errors::v1::ErrorReason,
+    usage::v1::{
+        TrackUsageBatchRequest, TrackUsageResult, UsageEvent, track_usage_result::Outcome,
+        usage_service_client::UsageServiceClient,
+    },
 };
+use tonic::Code;
 
 /// The catalog of the demo.
 pub const CATALOG: &str = include_str!("../../../deploy/catalog.yaml");
@@ -31,6 +43,10 @@ const DEMO_EMAIL: &str = "demo@octroi.example";
 const OPERATOR_EMAIL: &str = "operator@octroi.example";
 const DEMO_PLAN: &str = "starter";
 const DEMO_DAYS: i64 = 14;
+/// Under which the ledger has the demo's use.
+const SOURCE: &str = "seed";
+/// The most events of a batch.
+const BATCH_EVENTS_MAX: usize = 1_000;
 
 /// How to sign in.
 #[derive(Clone, Debug)]
@@ -39,8 +55,9 @@ pub struct SignIns {
     pub demo_email: &'static str,
     /// Whoever runs the fleet.
     pub operator_email: &'static str,
-    /// The password of both: made once for this data directory.
-    pub password: String,
+    /// The password of both: made once for this data directory. None where the database has members that
+    /// were made from another data directory, whose password nobody can tell.
+    pub password: Option<String>,
     /// Where the service tokens are.
     pub tokens_dir: PathBuf,
 }
@@ -48,25 +65,26 @@ pub struct SignIns {
 /// Makes what is not there yet. Doing it again changes nothing.
 ///
 /// # Errors
-/// Where a service refuses.
+/// Where a service refuses, or the data directory cannot be written.
 pub async fn run(context: &Context, data_dir: &Path) -> anyhow::Result<SignIns> {
-    let password = password(data_dir)?;
     let link = |service: &str| context.links.to(service, "operator");
     let billing = BillingServiceClient::new(link("billing")?);
+    let mut accounts = AccountServiceClient::new(link("account")?);
     apply_catalog(billing.clone()).await.context("the catalog")?;
-    let account = octroi_account::service(context).await?;
-    members(&account, &password).await.context("the members")?;
+    let password = make_members(context, &mut accounts, data_dir)
+        .await
+        .context("the members")?;
     let marker = data_dir.join("seeded");
     if !marker.exists() {
-        let now = account.now();
-        subscribe(billing, now).await.context("the subscription")?;
-        usage(UsageServiceClient::new(link("usage")?), now)
+        let demo = find_account(&mut accounts, DEMO_ACCOUNT).await?;
+        let demo = demo.context("there is no demo account")?;
+        let first_at = subscribe(billing, &demo).await.context("the subscription")?;
+        record(UsageServiceClient::new(link("usage")?), first_at)
             .await
             .context("the use")?;
-        std::fs::write(
-            &marker,
-            "The demo account was filled; remove this file to fill it again.\n",
-        )?;
+        let text =
+            "The demo account is filled. Without this file that is made sure of, which adds nothing.\n";
+        write_whole(&marker, text)?;
     }
     Ok(SignIns {
         demo_email: DEMO_EMAIL,
@@ -95,7 +113,25 @@ async fn apply_catalog(mut billing: BillingServiceClient<Link>) -> anyhow::Resul
     Ok(())
 }
 
-async fn members(account: &octroi_account::Service, password: &str) -> anyhow::Result<()> {
+/// Makes the members; answers their password where it is known.
+async fn make_members(
+    context: &Context,
+    accounts: &mut AccountServiceClient<Link>,
+    data_dir: &Path,
+) -> anyhow::Result<Option<String>> {
+    let path = data_dir.join("password");
+    let password = match kept_password(&path)? {
+        Some(password) => password,
+        // The last one that is made: where it is there, both are, with the password of another directory.
+        None if find_account(accounts, OPERATOR_ACCOUNT).await?.is_some() => return Ok(None),
+        None => {
+            // Kept before anybody has it, so that no member is made with a password that is lost.
+            let password = new_password();
+            write_whole(&path, &password)?;
+            password
+        }
+    };
+    let account = octroi_account::service(context).await?;
     for (account_id, account_name, email, role) in [
         (DEMO_ACCOUNT, "Demo", DEMO_EMAIL, Role::Owner),
         (OPERATOR_ACCOUNT, "Operators", OPERATOR_EMAIL, Role::Operator),
@@ -108,38 +144,114 @@ async fn members(account: &octroi_account::Service, password: &str) -> anyhow::R
                 language: Language::English,
             },
             email: Email::parse(email)?,
-            password: Secret::new(password),
+            password: Secret::new(&password),
             role,
         };
         account.ensure_member(seed, account.now()).await?;
     }
-    Ok(())
+    Ok(Some(password))
 }
 
-/// Subscribed for as long as there is use, so that the present month shows it.
-async fn subscribe(mut billing: BillingServiceClient<Link>, now: Timestamp) -> anyhow::Result<()> {
+async fn find_account(
+    accounts: &mut AccountServiceClient<Link>,
+    account_id: &str,
+) -> anyhow::Result<Option<Account>> {
+    let request = GetAccountRequest {
+        account_id: account_id.to_owned(),
+    };
+    match accounts.get_account(request).await {
+        Ok(answer) => Ok(answer.into_inner().account),
+        Err(status) if status.code() == Code::NotFound => Ok(None),
+        Err(status) => Err(status.into()),
+    }
+}
+
+/// Subscribes the demo account for as long as there is use, so that the present month shows it. Answers the
+/// first instant of both: two weeks before the account was created.
+async fn subscribe(mut billing: BillingServiceClient<Link>, demo: &Account) -> anyhow::Result<Timestamp> {
+    let created_at = demo.create_time.as_ref().and_then(read_time);
+    let created_at = created_at.context("the demo account has no time")?;
+    let first_at = created_at - (DEMO_DAYS * 24).hours();
     let request = CreateSubscriptionRequest {
         account_id: DEMO_ACCOUNT.into(),
         plan: DEMO_PLAN.into(),
         request_id: "seed-subscription".into(),
-        anchor_time: Some(to_proto_time(now - (DEMO_DAYS * 24).hours())),
+        anchor_time: Some(to_proto_time(first_at)),
         ..CreateSubscriptionRequest::default()
     };
-    billing.create_subscription(request).await?;
+    let Err(status) = billing.create_subscription(request).await else {
+        return Ok(first_at);
+    };
+    match reason_of(&status) {
+        // The operator gave the account another one.
+        Some(ErrorReason::SubscriptionExists) => Ok(first_at),
+        // Ours, of a version that took the instant of its start; its use begins there too.
+        Some(ErrorReason::RequestIdReused) => {
+            let request = GetSubscriptionRequest {
+                account_id: DEMO_ACCOUNT.into(),
+            };
+            let subscription = billing.get_subscription(request).await?.into_inner().subscription;
+            let anchor_time = subscription.and_then(|subscription| subscription.anchor_time);
+            let anchor_at = anchor_time.as_ref().and_then(read_time);
+            anchor_at.context("the subscription has no anchor")
+        }
+        _ => Err(status.into()),
+    }
+}
+
+fn read_time(time: &prost_types::Timestamp) -> Option<Timestamp> {
+    Timestamp::new(time.seconds, time.nanos).ok()
+}
+
+async fn record(mut usage: UsageServiceClient<Link>, first_at: Timestamp) -> anyhow::Result<()> {
+    for events in usage_events(first_at).chunks(BATCH_EVENTS_MAX) {
+        let request = TrackUsageBatchRequest {
+            events: events.to_vec(),
+            backfill: true,
+            ..TrackUsageBatchRequest::default()
+        };
+        let results = usage.track_usage_batch(request).await?.into_inner().results;
+        check_results(events, &results)?;
+    }
     Ok(())
 }
 
-/// Two weeks of a small team at work: busy days, quiet nights and weekends, the same every time.
-async fn usage(mut usage: UsageServiceClient<Link>, now: Timestamp) -> anyhow::Result<()> {
-    let first_hour = now - (DEMO_DAYS * 24).hours();
+/// Every event is in the ledger, by this start or by an earlier one.
+fn check_results(events: &[UsageEvent], results: &[TrackUsageResult]) -> anyhow::Result<()> {
+    if results.len() != events.len() {
+        bail!("{} answers about {} events", results.len(), events.len());
+    }
+    for (event, result) in events.iter().zip(results) {
+        match &result.outcome {
+            Some(Outcome::Recorded(_)) => {}
+            // Nobody else writes as this source, so that hour counts already.
+            Some(Outcome::Error(error)) if error.reason == ErrorReason::EventIdReused.name() => {
+                tracing::warn!(
+                    event.id = event.event_id,
+                    "the demo has this hour with another amount"
+                );
+            }
+            Some(Outcome::Error(error)) => {
+                bail!("{}: {} ({})", event.event_id, error.message, error.reason)
+            }
+            None => bail!("{}: no answer", event.event_id),
+        }
+    }
+    Ok(())
+}
+
+/// Two weeks of a small team at work, from `first_at`: busy days, quiet nights and weekends. The same events
+/// for the same instant.
+#[must_use]
+pub fn usage_events(first_at: Timestamp) -> Vec<UsageEvent> {
     let mut events = Vec::new();
     for hour in 0..DEMO_DAYS * 24 {
-        let at = first_hour + hour.hours();
+        let at = first_at + hour.hours();
         for (metric, amount) in amounts(at) {
             events.push(UsageEvent {
                 account_id: DEMO_ACCOUNT.into(),
                 event_id: format!("seed-{hour}-{metric}"),
-                source: "seed".into(),
+                source: SOURCE.into(),
                 metric: metric.into(),
                 amount,
                 event_time: Some(to_proto_time(at)),
@@ -147,14 +259,7 @@ async fn usage(mut usage: UsageServiceClient<Link>, now: Timestamp) -> anyhow::R
             });
         }
     }
-    for batch in events.chunks(1_000) {
-        let request = TrackUsageBatchRequest {
-            events: batch.to_vec(),
-            backfill: true,
-        };
-        usage.track_usage_batch(request).await?;
-    }
-    Ok(())
+    events
 }
 
 fn amounts(at: Timestamp) -> Vec<(&'static str, i64)> {
@@ -183,13 +288,17 @@ fn amounts(at: Timestamp) -> Vec<(&'static str, i64)> {
     amounts
 }
 
-/// Made once and kept, so that the sign-ins of a data directory stay the same.
-fn password(data_dir: &Path) -> anyhow::Result<String> {
-    use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
-    let path = data_dir.join("password");
-    if let Ok(password) = std::fs::read_to_string(&path) {
-        return Ok(password.trim().to_owned());
+/// The password that is kept, so that the sign-ins of a data directory stay the same. A file that a start left
+/// empty holds none.
+fn kept_password(path: &Path) -> io::Result<Option<String>> {
+    match std::fs::read_to_string(path) {
+        Ok(password) => Ok(Some(password.trim().to_owned()).filter(|password| !password.is_empty())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
+}
+
+fn new_password() -> String {
     let words = [
         "amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heron", "inlet", "maple", "otter",
         "pearl", "quartz", "river", "stone", "tidal",
@@ -200,12 +309,101 @@ fn password(data_dir: &Path) -> anyhow::Result<String> {
         .iter()
         .filter_map(|byte| Some(format!("{}{}", words.get(usize::from(byte % 16))?, byte / 16)))
         .collect();
-    let password = picked.join("-");
+    picked.join("-")
+}
+
+/// Writes a file that only its owner may read, through a temporary one: whoever cuts us off leaves nothing or
+/// the whole.
+fn write_whole(path: &Path, text: &str) -> io::Result<()> {
+    use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
+    let temporary = path.with_extension("new");
     let mut file = std::fs::OpenOptions::new()
         .write(true)
-        .create_new(true)
+        .create(true)
+        .truncate(true)
         .mode(0o600)
-        .open(&path)?;
-    file.write_all(password.as_bytes())?;
-    Ok(password)
+        .open(&temporary)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(temporary, path)?;
+    // The name is durable only when the directory is.
+    path.parent()
+        .map_or(Ok(()), |dir| std::fs::File::open(dir)?.sync_all())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use octroi_proto::usage::v1::{ItemError, TrackUsageResponse};
+
+    use super::*;
+
+    fn result(outcome: Outcome) -> TrackUsageResult {
+        TrackUsageResult {
+            outcome: Some(outcome),
+        }
+    }
+
+    fn error(reason: ErrorReason) -> Outcome {
+        Outcome::Error(ItemError {
+            reason: reason.name().to_owned(),
+            ..ItemError::default()
+        })
+    }
+
+    #[test]
+    fn an_instant_has_one_fortnight_of_use() {
+        let first_at: Timestamp = "2026-11-08T12:00:00.123456Z".parse().expect("an instant");
+        let events = usage_events(first_at);
+        assert_eq!(events, usage_events(first_at));
+        let ids: BTreeSet<&str> = events.iter().map(|event| event.event_id.as_str()).collect();
+        assert_eq!(ids.len(), events.len(), "each id once");
+        let times: Vec<i64> = events
+            .iter()
+            .filter_map(|event| Some(event.event_time?.seconds))
+            .collect();
+        let first = first_at.as_second();
+        assert!(times.iter().all(|at| (first..first + 14 * 86_400).contains(at)));
+        assert!(events.iter().all(|event| event.amount > 0));
+    }
+
+    #[test]
+    fn the_answer_about_every_event_counts() {
+        let first_at: Timestamp = "2026-11-08T12:00:00Z".parse().expect("an instant");
+        let events = usage_events(first_at);
+        let check = |outcomes: Vec<Outcome>, good: bool| {
+            let results: Vec<_> = outcomes.into_iter().map(result).collect();
+            let checked = check_results(&events[..2], &results);
+            assert_eq!(checked.is_ok(), good, "{checked:?}");
+        };
+        let recorded = |duplicate| {
+            Outcome::Recorded(TrackUsageResponse {
+                duplicate,
+                ..TrackUsageResponse::default()
+            })
+        };
+        check(vec![recorded(false), recorded(true)], true);
+        check(vec![recorded(false), error(ErrorReason::EventIdReused)], true);
+        check(vec![recorded(false), error(ErrorReason::MetricNotFound)], false);
+        check(vec![recorded(false)], false);
+        let silent = [result(recorded(false)), TrackUsageResult::default()];
+        assert!(check_results(&events[..2], &silent).is_err());
+    }
+
+    #[test]
+    fn a_password_is_kept_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("password");
+        assert_eq!(kept_password(&path).expect("no file"), None);
+        for left in ["", "\n"] {
+            std::fs::write(&path, left).expect("a writable directory");
+            assert_eq!(kept_password(&path).expect("a file"), None, "{left:?}");
+        }
+        let password = new_password();
+        write_whole(&path, &password).expect("a writable directory");
+        assert_eq!(kept_password(&path).expect("a file"), Some(password));
+        let left: Vec<_> = std::fs::read_dir(dir.path()).expect("a directory").collect();
+        assert_eq!(left.len(), 1, "{left:?}");
+    }
 }

@@ -8,7 +8,7 @@ use std::{
     collections::HashMap,
     fmt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, LazyLock},
 };
 
 use axum::{
@@ -26,6 +26,7 @@ use tonic::Status;
 
 use crate::{
     config::{self, ConfigError, Secret},
+    grpc,
     status::refusal,
 };
 
@@ -92,7 +93,8 @@ pub const PRINCIPAL_HEADER: &str = "octroi-principal";
 
 use Role::{Application, Billing, Gateway, Notification, Operator, Quota, Usage};
 
-/// Who may call what. A method that is not listed is refused to everybody.
+/// Who may call what. A path that is not listed is refused to everybody, as if nothing were served there. Health
+/// and reflection, which anybody may call, are served beside the layer and not behind it.
 #[rustfmt::skip]
 pub const TABLE: &[(&str, &[Role])] = &[
     ("/octroi.account.v1.AccountService/UpsertAccount", &[Gateway, Operator, Application]),
@@ -131,6 +133,19 @@ pub const TABLE: &[(&str, &[Role])] = &[
     ("/octroi.notification.v1.NotificationService/ListEmails", &[Gateway, Operator]),
 ];
 
+/// The table by method, each with the callers' roles as bits.
+static ROLES: LazyLock<HashMap<&'static str, u16>> = LazyLock::new(|| {
+    TABLE
+        .iter()
+        .map(|(method, roles)| (*method, mask(roles)))
+        .collect()
+});
+
+/// The method at `path`, where the table has it: what names and labels are made of.
+pub(crate) fn method_of(path: &str) -> Option<&'static str> {
+    ROLES.get_key_value(path).map(|(method, _)| *method)
+}
+
 #[derive(Debug, Default, Deserialize, Serialize)]
 struct CallersFile {
     #[serde(default)]
@@ -148,7 +163,6 @@ struct CallerEntry {
 #[derive(Clone)]
 pub struct Auth {
     callers: Arc<HashMap<[u8; 32], Arc<Caller>>>,
-    table: Arc<HashMap<&'static str, u16>>,
     tokens: Arc<HashMap<String, Secret>>,
     principal_key: Arc<Secret>,
 }
@@ -199,12 +213,6 @@ impl Auth {
         };
         Ok(Self {
             callers: Arc::new(callers_by_hash(&file)?),
-            table: Arc::new(
-                TABLE
-                    .iter()
-                    .map(|(method, roles)| (*method, mask(roles)))
-                    .collect(),
-            ),
             tokens: Arc::new(tokens),
             principal_key: Arc::new(principal_key),
         })
@@ -267,7 +275,7 @@ impl Auth {
         let token = request
             .headers()
             .get(http::header::AUTHORIZATION)
-            .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "))
+            .and_then(|value| bearer(value.as_bytes()))
             .ok_or_else(|| unauthenticated("the call carries no service token"))?;
         let hash: [u8; 32] = Sha256::digest(token).into();
         let caller = self
@@ -275,11 +283,8 @@ impl Auth {
             .get(&hash)
             .ok_or_else(|| unauthenticated("the service token is not known"))?;
         let method = request.uri().path();
-        let allowed = self
-            .table
-            .get(method)
-            .is_some_and(|roles| roles & caller.role.bit() != 0);
-        if !allowed && self.table.contains_key(method) {
+        let roles = ROLES.get(method).ok_or_else(grpc::method_not_found)?;
+        if roles & caller.role.bit() == 0 {
             let message = format!("{} may not call {method}", caller.name);
             return Err(refusal(
                 ErrorKind::Forbidden,
@@ -289,6 +294,12 @@ impl Auth {
         }
         Ok(caller.clone())
     }
+}
+
+/// The token of an `authorization` header. The name of the scheme has no case (RFC 9110, 11.1).
+fn bearer(header: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = header.split_at_checked(b"Bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token)
 }
 
 fn or_default(path: &Path, default: impl FnOnce() -> PathBuf) -> PathBuf {

@@ -7,6 +7,7 @@
 //!   has it safely. Whatever else happens, the caller keeps the message (in its outbox) and comes again.
 //! * A handler sees each message at least once, and its inbox makes that exactly once.
 //! * A message that cannot be handled ends among the dead letters and holds up nobody on its way there.
+//! * A message whose handler needs something that is away is tried until it is back.
 //!
 //! Who listens to what is a contract of the whole fleet, the [`Topology`]. Without it a publisher could not
 //! tell a consumer that has never run, whose events must wait for it, from one that does not exist.
@@ -69,7 +70,8 @@ pub struct Queue {
     pub routing_keys: &'static [&'static str],
     /// How many messages are handled at the same time in this process, 1 to 32.
     pub concurrency: u16,
-    /// How many tries a message has before it is a dead letter, 1 to 100.
+    /// How many tries may fail before the message is a dead letter, 1 to 100. A try that found something away
+    /// does not count: such a message is tried until what it needs is back.
     pub delivery_limit: u32,
     /// A handler that takes longer is stopped, and its try has failed; 1 s to 10 min.
     pub handling_max: Duration,
@@ -79,7 +81,7 @@ impl Queue {
     /// Most messages of one queue in one process at the same time.
     pub const CONCURRENCY_MAX: u16 = 32;
 
-    /// A queue with the defaults: 8 at the same time, 5 tries of at most 30 s.
+    /// A queue with the defaults: 8 at the same time, 5 failures, at most 30 s a try.
     #[must_use]
     pub const fn new(name: &'static str, routing_keys: &'static [&'static str]) -> Self {
         Self {
@@ -192,8 +194,8 @@ pub struct Config {
     /// First part of the exchange's and every queue's name, so that fleets can share a broker: 1 to 64 of
     /// `[a-z0-9_-]`.
     pub namespace: String,
-    /// What a message waits before its second, third, … try, in ms; the last one repeats. 1 to 8 steps of
-    /// 10 ms to 1 h.
+    /// What a message waits before its second, third, … try, in ms; the last one repeats, without end where
+    /// something is away. 1 to 8 steps of 10 ms to 1 h.
     pub retry_delays_ms: Vec<u64>,
     /// RabbitMQ only: longest wait for a connection, and for the confirmation of one message, in ms;
     /// 100 ms to 1 min.
@@ -321,6 +323,28 @@ impl Bus {
                 .increment(1);
         }
         results
+    }
+
+    /// Brings a message to one queue alone, whoever else listens to its routing key: what a dead letter needs,
+    /// which all others have handled. `Ok` and errors as with [`Bus::publish`]; a queue that the topology does
+    /// not have is unroutable.
+    ///
+    /// # Errors
+    /// [`PublishError`]; the caller keeps the message and comes again.
+    pub async fn redeliver(&self, queue: &str, message: Message) -> Result<(), PublishError> {
+        let topology = match self {
+            Self::RabbitMq(bus) => bus.topology(),
+            Self::InProcess(bus) => bus.topology(),
+        };
+        let Some(route) = topology.routes().iter().find(|route| route.queue == queue) else {
+            return Err(PublishError::Unroutable {
+                routing_key: message.routing_key,
+            });
+        };
+        match self {
+            Self::RabbitMq(bus) => bus.redeliver(route.queue, message).await,
+            Self::InProcess(bus) => bus.redeliver(route.queue, message).await,
+        }
     }
 
     /// Runs the bus until `stop` is cancelled, then stops taking messages, lets the handlers in flight finish

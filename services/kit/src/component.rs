@@ -119,7 +119,7 @@ impl Component {
     }
 
     /// Adds what every service with a database and an outbox has: the relay, the clock's samples, the
-    /// probe, the home of its dead letters.
+    /// probe, the home of its dead letters and their way back, the end of old marks in its inbox.
     #[cfg(feature = "bus")]
     #[must_use]
     pub fn with_schema(
@@ -137,6 +137,14 @@ impl Component {
         let (relay, bus, wake) = (db.clone(), context.bus.clone(), wake.clone());
         self.tasks.push(Task::new("outbox", move |stop| {
             crate::outbox::relay(relay, bus, wake, stop)
+        }));
+        let (letters, bus) = (db.clone(), context.bus.clone());
+        self.tasks.push(Task::new("dead_letters", move |stop| {
+            crate::dead_letter::requeue_asked(letters, bus, stop)
+        }));
+        let inbox = db.clone();
+        self.tasks.push(Task::new("inbox", move |stop| {
+            crate::inbox::prune_marks(inbox, stop)
         }));
         let probe = db.clone();
         self.probes.push(Probe::new("database", move || {
@@ -174,7 +182,7 @@ pub struct Context {
     pub bus: crate::bus::Bus,
     /// Where the bus in process leaves what nobody can handle.
     #[cfg(feature = "bus")]
-    pub dead_letters: Arc<crate::inbox::DeadLetterTables>,
+    pub dead_letters: Arc<crate::dead_letter::DeadLetterTables>,
 }
 
 impl std::fmt::Debug for Context {

@@ -46,8 +46,24 @@ impl DatabaseConfig {
                 "must be 2 to 500",
             ));
         }
-        Ok(())
+        check_url(&format!("{service}.database.url"), &self.url)
     }
+}
+
+/// Refuses what is no address of a PostgreSQL; an empty one is none.
+///
+/// # Errors
+/// [`ConfigError`] that names `key`, without the address, which holds a password.
+pub fn check_url(key: &str, url: &Secret) -> Result<(), ConfigError> {
+    let schemes = ["postgres://", "postgresql://"];
+    let is_address = |url: &str| {
+        schemes.iter().any(|scheme| url.starts_with(scheme)) && PgConnectOptions::from_str(url).is_ok()
+    };
+    if url.is_empty() || is_address(url.expose()) {
+        return Ok(());
+    }
+    let problem = "must be an address such as postgres://user:password@host:5432/database";
+    Err(ConfigError::new(key, problem))
 }
 
 /// Whose rows a transaction may see, where row-level security is on.
@@ -159,6 +175,26 @@ pub fn expect_rows(expected: u64, actual: u64) -> Result<(), DatabaseError> {
     }
 }
 
+/// What a stored value of the wrong form becomes; for `map_err`.
+pub fn corrupt<E>(what: &'static str) -> impl FnOnce(E) -> DatabaseError {
+    move |_| DatabaseError::Corrupt { what }
+}
+
+/// The version in the one row of the schema's table `catalog`, or 0 where none was applied yet. Nobody else
+/// changes it before the transaction ends.
+///
+/// # Errors
+/// [`DatabaseError`].
+pub async fn lock_catalog_version(connection: &mut PgConnection) -> Result<u64, DatabaseError> {
+    sqlx::query("LOCK TABLE catalog IN SHARE ROW EXCLUSIVE MODE")
+        .execute(&mut *connection)
+        .await?;
+    let version: Option<i64> = sqlx::query_scalar("SELECT version FROM catalog")
+        .fetch_optional(connection)
+        .await?;
+    u64::try_from(version.unwrap_or(0)).map_err(corrupt("catalog version"))
+}
+
 /// A time as sqlx takes it. The store is the only room that needs it.
 #[must_use]
 pub fn to_sql(at: Timestamp) -> OffsetDateTime {
@@ -181,7 +217,8 @@ pub struct Db {
 }
 
 impl Db {
-    /// Connects as `service` and asks the primary for the time.
+    /// Connects as `service` and asks the primary for the time. In a sandbox the clock is one that
+    /// [`Db::move_clock`] moves.
     ///
     /// # Errors
     /// [`DatabaseError`] where it cannot be reached; the first connection is tried for 10 s.
@@ -203,12 +240,7 @@ impl Db {
                 })
             })
             .connect_lazy_with(options);
-        let now = first_time(&pool).await?;
-        let clock = if sandbox {
-            Clock::test(now)
-        } else {
-            Clock::database(now)
-        };
+        let clock = first_time(&pool, sandbox).await?;
         Ok(Self {
             pool,
             runtime: Handle::current(),
@@ -271,7 +303,20 @@ impl Db {
         Ok(())
     }
 
-    /// Corrects the clock by the primary's time each second until `stop`.
+    /// Moves the test clock of every process of this service to `offset_us` microseconds from the primary's
+    /// time; each of them reads it within a second. Processes outside of a sandbox never look.
+    ///
+    /// # Errors
+    /// [`DatabaseError`] where it cannot be written; `RowsAffected` where the schema has no test clock.
+    pub async fn move_clock(&self, offset_us: i64) -> Result<(), DatabaseError> {
+        let moved = sqlx::query("UPDATE test_clock SET offset_us = $1")
+            .bind(offset_us)
+            .execute(&self.pool)
+            .await?;
+        expect_rows(1, moved.rows_affected())
+    }
+
+    /// Corrects the clock by the primary's time, and a test clock by its row, each second until `stop`.
     pub async fn keep_time(self, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(Duration::from_secs(1));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -280,11 +325,18 @@ impl Db {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
             }
-            match time_of(&self.pool).await {
-                Ok(now) => self.clock.sample(now),
-                Err(error) => tracing::debug!(error = %error, "the primary did not tell the time"),
+            if let Err(error) = self.sample_time().await {
+                tracing::debug!(error = %error, "the primary did not tell the time");
             }
         }
+    }
+
+    async fn sample_time(&self) -> Result<(), DatabaseError> {
+        if self.clock.is_test() {
+            self.clock.set_offset_us(offset_us_of(&self.pool).await?);
+        }
+        self.clock.sample(time_of(&self.pool).await?);
+        Ok(())
     }
 }
 
@@ -303,11 +355,11 @@ fn connect_options(config: &DatabaseConfig, service: &str) -> Result<PgConnectOp
         ]))
 }
 
-async fn first_time(pool: &PgPool) -> Result<Timestamp, DatabaseError> {
+async fn first_time(pool: &PgPool, sandbox: bool) -> Result<Clock, DatabaseError> {
     let mut tries = 0;
     loop {
-        match time_of(pool).await {
-            Ok(now) => return Ok(now),
+        match clock_of(pool, sandbox).await {
+            Ok(clock) => return Ok(clock),
             Err(DatabaseError::Unavailable(error)) if tries < 5 => {
                 tries += 1;
                 tracing::warn!(error = %error, "waiting for the database");
@@ -316,6 +368,29 @@ async fn first_time(pool: &PgPool) -> Result<Timestamp, DatabaseError> {
             Err(error) => return Err(error),
         }
     }
+}
+
+async fn clock_of(pool: &PgPool, sandbox: bool) -> Result<Clock, DatabaseError> {
+    let now = time_of(pool).await?;
+    if !sandbox {
+        return Ok(Clock::database(now));
+    }
+    let clock = Clock::test(now);
+    // A schema is migrated after this; one that has no row yet was never moved.
+    let has_row: bool = sqlx::query_scalar("SELECT to_regclass('test_clock') IS NOT NULL")
+        .fetch_one(pool)
+        .await?;
+    if has_row {
+        clock.set_offset_us(offset_us_of(pool).await?);
+    }
+    Ok(clock)
+}
+
+/// How far the service's test clock is from the primary's time, in microseconds.
+async fn offset_us_of(pool: &PgPool) -> Result<i64, DatabaseError> {
+    Ok(sqlx::query_scalar("SELECT offset_us FROM test_clock")
+        .fetch_one(pool)
+        .await?)
 }
 
 /// The primary's time. A standby is refused: no decision is made on a copy.

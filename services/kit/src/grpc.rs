@@ -51,7 +51,8 @@ pub fn stack(routes: Routes, auth: Auth, permits: Arc<Semaphore>, deadline: Dura
 }
 
 async fn observe_layer(request: Request, next: Next) -> Response {
-    let method = request.uri().path().to_owned();
+    // A path that is no method comes from anybody, and each would be a series and a span name of its own.
+    let method = auth::method_of(request.uri().path()).unwrap_or("unknown");
     let start = Instant::now();
     let response = if telemetry::tracing_on() {
         let span = tracing::info_span!(
@@ -105,18 +106,7 @@ fn typed(status: &Status) -> Status {
             ErrorReason::BodyMalformed,
             "compressed messages are not accepted",
         ),
-        Code::Unimplemented => {
-            let status = refusal(
-                ErrorKind::NotFound,
-                ErrorReason::MethodNotFound,
-                "there is no such method here",
-            );
-            Status::with_details(
-                Code::Unimplemented,
-                status.message(),
-                status.details().to_vec().into(),
-            )
-        }
+        Code::Unimplemented => method_not_found(),
         Code::Cancelled | Code::DeadlineExceeded => deadline_passed(),
         _ => {
             tracing::error!(grpc.code = ?status.code(), error = message, "a call failed without a reason");
@@ -127,6 +117,20 @@ fn typed(status: &Status) -> Status {
             )
         }
     }
+}
+
+/// The refusal of a path that is no method of ours.
+pub(crate) fn method_not_found() -> Status {
+    let status = refusal(
+        ErrorKind::NotFound,
+        ErrorReason::MethodNotFound,
+        "there is no such method here",
+    );
+    Status::with_details(
+        Code::Unimplemented,
+        status.message(),
+        status.details().to_vec().into(),
+    )
 }
 
 async fn shed_layer(State(permits): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
@@ -275,6 +279,44 @@ mod tests {
         ] {
             assert_eq!(parse_timeout(text), expected, "{text:?}");
         }
+    }
+
+    /// What anybody sends is counted, but not under a name of their choice.
+    #[tokio::test]
+    async fn a_path_that_is_no_method_makes_no_series_of_its_own() {
+        use axum::body::Body;
+        use tower::ServiceExt as _;
+
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        let guard = metrics::set_default_local_recorder(&recorder);
+        let router = axum::Router::new()
+            .fallback(async || "served")
+            .layer(from_fn(observe_layer));
+        for path in [
+            "/octroi.quota.v1.QuotaService/CheckQuota",
+            "/octroi.quota.v1.QuotaService/a1b2c3",
+            "/octroi.quota.v1.QuotaService/d4e5f6",
+        ] {
+            let request = Request::builder()
+                .uri(path)
+                .body(Body::empty())
+                .expect("a request");
+            router.clone().oneshot(request).await.expect("an answer");
+        }
+        drop(guard);
+        let page = recorder.handle().render();
+        let counted = |method: &str| {
+            let series = format!("octroi_grpc_call_seconds_count{{method=\"{method}\",code=\"Ok\"}}");
+            page.lines()
+                .find_map(|line| line.strip_prefix(&series)?.trim().parse::<u32>().ok())
+        };
+        assert_eq!(counted("unknown"), Some(2), "{page}");
+        assert_eq!(
+            counted("/octroi.quota.v1.QuotaService/CheckQuota"),
+            Some(1),
+            "{page}"
+        );
+        assert!(!page.contains("a1b2c3"), "{page}");
     }
 
     #[test]

@@ -60,6 +60,11 @@ impl Health {
         self.set("process".into(), None);
     }
 
+    /// Notes that the process was asked to stop: nobody shall send it anything new.
+    pub(crate) fn stopping(&self) {
+        self.set("process".into(), Some("stopping".into()));
+    }
+
     /// Asks the probes of one component until `stop`, and tells gRPC health the answer.
     pub(crate) async fn watch(
         self,
@@ -85,7 +90,6 @@ impl Health {
             report(&reporter, service_name, serving).await;
         }
         report(&reporter, service_name, false).await;
-        self.set("process".into(), Some("stopping".into()));
     }
 }
 

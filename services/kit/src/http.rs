@@ -22,12 +22,22 @@ const DRAIN_MAX: Duration = Duration::from_secs(15);
 
 /// Serves `router` until `stop` is cancelled; requests in flight then end first.
 pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
+    serve_some(listener, router, stop, CONNECTIONS_MAX).await;
+}
+
+/// The same, over `connections_max` connections at once.
+async fn serve_some(listener: TcpListener, router: Router, stop: CancellationToken, connections_max: usize) {
     let builder = builder();
     let graceful = GracefulShutdown::new();
-    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let permits = Arc::new(Semaphore::new(connections_max));
     loop {
-        let Ok(permit) = permits.clone().acquire_owned().await else {
-            return;
+        // With every connection in use it waits here, and must hear of the stop all the same.
+        let permit = tokio::select! {
+            () = stop.cancelled() => break,
+            permit = permits.clone().acquire_owned() => match permit {
+                Ok(permit) => permit,
+                Err(_) => break,
+            },
         };
         let (stream, peer) = tokio::select! {
             () = stop.cancelled() => break,
@@ -82,4 +92,40 @@ fn builder() -> Builder<TokioExecutor> {
         .keep_alive_interval(Some(Duration::from_secs(20)))
         .keep_alive_timeout(Duration::from_secs(10));
     builder
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpStream,
+    };
+
+    use super::*;
+
+    /// Far longer than what is waited for, on any machine.
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    #[tokio::test]
+    async fn a_stop_is_heard_while_every_connection_is_in_use() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let router = Router::new().route("/", axum::routing::get(async || "here"));
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(serve_some(listener, router, stop.clone(), 1));
+        let mut only = TcpStream::connect(address).await.expect("a connection");
+        only.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            .await
+            .expect("sent");
+        let mut answer = [0; 15];
+        only.read_exact(&mut answer).await.expect("an answer");
+        assert_eq!(&answer, b"HTTP/1.1 200 OK");
+        // It is kept alive, so that nobody else can be served.
+        stop.cancel();
+        let ended = tokio::time::timeout(PATIENCE, serving).await;
+        assert!(
+            ended.is_ok_and(|ended| ended.is_ok()),
+            "it does not hear the stop"
+        );
+    }
 }

@@ -9,6 +9,8 @@ pub mod convert;
 #[cfg(feature = "db")]
 pub mod db;
 #[cfg(feature = "bus")]
+pub mod dead_letter;
+#[cfg(feature = "bus")]
 pub mod directory;
 pub mod grpc;
 pub mod health;

@@ -26,9 +26,11 @@ const BATCH: i64 = 64;
 /// no longer than the events of a relay that was killed may wait. A row that is claimed again too early is
 /// published twice, and the inbox takes it once.
 const CLAIM_S: f64 = 15.0;
-/// How long a row is left alone whose consumers are still at work, so that it does not stand in the way of
-/// the rows behind it.
+/// How long a row is left alone whose consumers are still at work, or that found no bus, so that it does not
+/// stand in the way of the rows behind it.
 const ASK_AGAIN_S: f64 = 1.0;
+/// How long a row is left alone at the most that the bus refuses again and again.
+const REFUSED_S_MAX: f64 = 60.0;
 /// How long the relay sleeps where nothing woke it.
 const POLL: Duration = Duration::from_millis(250);
 /// How long the relay waits after something could not be published.
@@ -71,7 +73,7 @@ fn new_id() -> Uuid {
     Uuid::new_v4()
 }
 
-type OutboxRow = (Uuid, String, Vec<u8>, Option<String>, OffsetDateTime);
+type OutboxRow = (Uuid, String, Vec<u8>, Option<String>, OffsetDateTime, i32);
 
 /// Publishes what the outbox holds until `stop`.
 pub async fn relay(db: Db, bus: Bus, wake: Wake, stop: CancellationToken) {
@@ -109,48 +111,53 @@ async fn publish_some(db: &Db, bus: &Bus) -> Result<Progress, DatabaseError> {
     if claimed == 0 {
         return Ok(Progress::default());
     }
-    let ids: Vec<Uuid> = rows.iter().map(|row| row.0).collect();
+    let ids: Vec<(Uuid, i32)> = rows.iter().map(|row| (row.0, row.5)).collect();
     let outcomes = bus.publish(rows.into_iter().map(message).collect()).await;
     let mut sent = Vec::with_capacity(claimed);
-    let (mut failed, mut handled_now) = (Vec::new(), Vec::new());
-    for (id, outcome) in ids.into_iter().zip(outcomes) {
+    let (mut kept, mut waits_s, mut failed) = (Vec::new(), Vec::new(), 0);
+    for ((id, tries), outcome) in ids.into_iter().zip(outcomes) {
         match outcome {
             Ok(()) => sent.push(id),
             Err(error) => {
                 tracing::debug!(message.id = %id, error = %error, "not published");
-                match error {
-                    PublishError::Pending => handled_now.push(id),
-                    _ => failed.push(id),
-                }
+                failed += usize::from(error != PublishError::Pending);
+                kept.push(id);
+                waits_s.push(wait_s(&error, tries));
             }
         }
     }
-    let failed_count = failed.len();
     db.transaction(Scope::AllAccounts, move |connection| {
         Box::pin(async move {
             sqlx::query("DELETE FROM outbox WHERE id = ANY($1)")
                 .bind(&sent)
                 .execute(&mut *connection)
                 .await?;
-            sqlx::query("UPDATE outbox SET claimed_until = NULL WHERE id = ANY($1)")
-                .bind(&failed)
-                .execute(&mut *connection)
-                .await?;
             sqlx::query(
-                "UPDATE outbox SET claimed_until = now() + make_interval(secs => $2) WHERE id = ANY($1)",
+                "UPDATE outbox SET claimed_until = now() + make_interval(secs => kept.wait_s)
+                 FROM unnest($1::uuid[], $2::float8[]) AS kept (id, wait_s) WHERE outbox.id = kept.id",
             )
-            .bind(&handled_now)
-            .bind(ASK_AGAIN_S)
+            .bind(&kept)
+            .bind(&waits_s)
             .execute(connection)
             .await?;
             Ok::<_, DatabaseError>(())
         })
     })
     .await?;
-    Ok(Progress {
-        claimed,
-        failed: failed_count,
-    })
+    Ok(Progress { claimed, failed })
+}
+
+/// How long a row that was not published is left alone, after `tries` tries. What the bus refuses for its own
+/// sake waits longer each time, so that such rows never fill every batch; where the bus is away, all wait alike.
+fn wait_s(error: &PublishError, tries: i32) -> f64 {
+    match error {
+        PublishError::Pending | PublishError::Unavailable | PublishError::Timeout | PublishError::Blocked => {
+            ASK_AGAIN_S
+        }
+        PublishError::Unroutable { .. } | PublishError::Full | PublishError::Invalid(_) => {
+            f64::from(1_u32 << tries.clamp(0, 10)).min(REFUSED_S_MAX)
+        }
+    }
 }
 
 async fn claim(db: &Db) -> Result<Vec<OutboxRow>, DatabaseError> {
@@ -160,7 +167,7 @@ async fn claim(db: &Db) -> Result<Vec<OutboxRow>, DatabaseError> {
                 "UPDATE outbox SET claimed_until = now() + make_interval(secs => $2), tries = tries + 1
                  WHERE id IN (SELECT id FROM outbox WHERE claimed_until IS NULL OR claimed_until < now()
                               ORDER BY sequence LIMIT $1 FOR UPDATE SKIP LOCKED)
-                 RETURNING id, routing_key, payload, traceparent, occurred_at",
+                 RETURNING id, routing_key, payload, traceparent, occurred_at, tries",
             )
             .bind(BATCH)
             .bind(CLAIM_S)
@@ -172,12 +179,28 @@ async fn claim(db: &Db) -> Result<Vec<OutboxRow>, DatabaseError> {
     .await
 }
 
-fn message((id, routing_key, payload, traceparent, occurred_at): OutboxRow) -> Message {
+fn message((id, routing_key, payload, traceparent, occurred_at, _): OutboxRow) -> Message {
     Message {
         id,
         routing_key,
         payload: Bytes::from(payload),
         traceparent,
         occurred_at: from_sql(occurred_at),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_refused_waits_longer_each_time_and_what_found_no_bus_does_not() {
+        let unroutable = PublishError::Unroutable {
+            routing_key: "a.b".into(),
+        };
+        let waits_s = |error: &PublishError| [1, 2, 5, 6, 1_000].map(|tries| wait_s(error, tries));
+        assert_eq!(waits_s(&unroutable), [2.0, 4.0, 32.0, 60.0, 60.0]);
+        assert_eq!(waits_s(&PublishError::Unavailable), [1.0; 5]);
+        assert_eq!(waits_s(&PublishError::Pending), [1.0; 5]);
     }
 }

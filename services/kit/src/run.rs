@@ -1,9 +1,10 @@
 //! Runs components: one in a process of its own, or all in one.
 
-use std::{net::SocketAddr, sync::Arc, thread::JoinHandle};
+use std::{net::SocketAddr, sync::Arc, thread::JoinHandle, time::Duration};
 
 use anyhow::Context as _;
 use tokio::{net::TcpListener, sync::Semaphore};
+use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use crate::{
@@ -14,6 +15,9 @@ use crate::{
     lifecycle::Lifecycle,
     telemetry,
 };
+
+/// How long a stream that its client keeps open, or a reader of the admin address, may hold up the end.
+const LINGER_MAX: Duration = Duration::from_secs(5);
 
 /// What a process listens on, whatever runs in it.
 #[derive(Clone, Debug)]
@@ -35,6 +39,14 @@ pub struct Running {
     pub health: Health,
     threads: Vec<JoinHandle<()>>,
     lifecycle: Lifecycle,
+    admin: Admin,
+}
+
+/// The admin address, which answers until everything else has ended, so that a stop can be watched.
+#[derive(Debug)]
+struct Admin {
+    over: CancellationToken,
+    serving: tokio::task::JoinHandle<()>,
 }
 
 impl Running {
@@ -47,8 +59,9 @@ impl Running {
                 drop(thread.join());
             }
         });
-        // A stream that its client keeps open does not hold up the end for ever.
-        drop(tokio::time::timeout(std::time::Duration::from_secs(5), joined).await);
+        drop(tokio::time::timeout(LINGER_MAX, joined).await);
+        self.admin.over.cancel();
+        drop(tokio::time::timeout(LINGER_MAX, self.admin.serving).await);
     }
 }
 
@@ -124,15 +137,22 @@ pub async fn start(
         );
         lifecycle.spawn(watch);
     }
+    lifecycle.spawn(telemetry::upkeep(telemetry.metrics(), lifecycle.soft.clone()));
     let router = health::admin_router(health.clone(), telemetry.metrics());
-    // The admin address answers until the very end, so that a stop can be watched.
-    lifecycle.spawn(http::serve(admin, router, lifecycle.soft.clone()));
+    let over = CancellationToken::new();
+    let serving = tokio::spawn(http::serve(admin, router, over.clone()));
     health.started();
+    let (soft, stopping) = (lifecycle.soft.clone(), health.clone());
+    lifecycle.spawn(async move {
+        soft.cancelled().await;
+        stopping.stopping();
+    });
     Ok(Running {
         addresses,
         health,
         threads,
         lifecycle,
+        admin: Admin { over, serving },
     })
 }
 
@@ -186,3 +206,6 @@ fn merged(routes: Routes, more: Routes) -> Routes {
     let more = more.into_axum_router().reset_fallback();
     Routes::from(routes.into_axum_router().merge(more))
 }
+
+#[cfg(all(test, feature = "bus"))]
+mod tests;

@@ -1,10 +1,14 @@
 //! The task that brings e-mails out: it addresses what waits for addresses, then delivers what is queued.
 //! It is an outermost layer, and so it asks the clock.
+//!
+//! A mail server may take minutes to say that it took an e-mail. Such a delivery holds one place of several,
+//! and all others go on.
 
 use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
 use octroi_core::Clock;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -19,14 +23,17 @@ use crate::{
 const POLL: Duration = Duration::from_millis(250);
 /// How long it waits after the database did not answer.
 const BACK_OFF: Duration = Duration::from_secs(1);
+/// How many mailings are addressed at the same time.
+const ADDRESSED_AT_ONCE: usize = 8;
 /// How many e-mails are on their way at the same time.
-const AT_ONCE: usize = 8;
+const PLACES: usize = 8;
 
-/// Brings e-mails out until `stop`. What is claimed is brought to its end first.
+/// Brings e-mails out until `stop`. What is on its way then is brought to its end first.
 pub(crate) async fn run(service: Service, mail: Mail, clock: Clock, stop: CancellationToken) {
     let courier = Courier { service, mail, clock };
+    let mut under_way = JoinSet::new();
     while !stop.is_cancelled() {
-        let pause = match courier.round().await {
+        let pause = match courier.round(&mut under_way).await {
             Ok(0) => POLL,
             Ok(_) => Duration::ZERO,
             Err(error) => {
@@ -35,12 +42,24 @@ pub(crate) async fn run(service: Service, mail: Mail, clock: Clock, stop: Cancel
             }
         };
         tokio::select! {
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => break,
+            Some(ended) = under_way.join_next(), if under_way.len() >= PLACES => note(ended),
             () = tokio::time::sleep(pause) => {}
         }
     }
+    while let Some(ended) = under_way.join_next().await {
+        note(ended);
+    }
 }
 
+/// A delivery writes down by itself how it went. One that could not is tried again when its claim ends.
+fn note(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(error = %error, "a delivery ended before its end");
+    }
+}
+
+#[derive(Clone)]
 struct Courier {
     service: Service,
     mail: Mail,
@@ -48,19 +67,27 @@ struct Courier {
 }
 
 impl Courier {
-    /// Does what is due, and answers how much that was.
-    async fn round(&self) -> Result<usize, Error> {
+    /// Does what is due, and answers how much that was. Deliveries are begun and not waited for.
+    async fn round(&self, under_way: &mut JoinSet<()>) -> Result<usize, Error> {
         let mailings = self.service.claim_mailings(self.clock.now()).await?;
         let addressed = mailings.len();
         stream::iter(mailings)
-            .for_each_concurrent(AT_ONCE, |mailing| self.address(mailing))
+            .for_each_concurrent(ADDRESSED_AT_ONCE, |mailing| self.address(mailing))
             .await;
-        let emails = self.service.claim_emails(self.clock.now()).await?;
-        let delivered = emails.len();
-        stream::iter(emails)
-            .for_each_concurrent(AT_ONCE, |email| self.deliver(email))
-            .await;
-        Ok(addressed + delivered)
+        while let Some(ended) = under_way.try_join_next() {
+            note(ended);
+        }
+        let places = PLACES.saturating_sub(under_way.len());
+        if places == 0 {
+            return Ok(addressed);
+        }
+        let emails = self.service.claim_emails(places, self.clock.now()).await?;
+        let begun = emails.len();
+        for email in emails {
+            let courier = self.clone();
+            under_way.spawn(async move { courier.deliver(email).await });
+        }
+        Ok(addressed + begun)
     }
 
     async fn address(&self, mailing: Mailing) {

@@ -2,7 +2,14 @@
 
 use jiff::Timestamp;
 use octroi_core::{AccountId, MetricSlug, Violations};
-use octroi_kit::{bus::Queue, convert::from_proto_time, db::Db, inbox, inbox::Consumer, outbox::Wake};
+use octroi_kit::{
+    bus::Queue,
+    convert::from_proto_time,
+    db::Db,
+    inbox,
+    inbox::{Consumer, Turn},
+    outbox::Wake,
+};
 use octroi_proto::{
     events::v1::{SubscriptionChanged, UsageRecorded},
     quota::v1::ApplyEntitlementsRequest,
@@ -31,8 +38,13 @@ pub fn usage(db: &Db, wake: &Wake, service: &Service) -> Consumer {
             let service = prepare.clone();
             async move { service.read_windows(uses(&event)?).await }
         },
-        |connection: &mut PgConnection, followed| {
-            Box::pin(async move { follow_ledger::follow_ledger(connection, &followed).await })
+        |connection: &mut PgConnection, followed, turn| {
+            Box::pin(async move {
+                match turn {
+                    Turn::First => follow_ledger::follow_ledger(connection, &followed).await,
+                    Turn::Again => follow_ledger::read_direct_totals(connection, &followed).await,
+                }
+            })
         },
         move |totals| {
             let service = after.clone();

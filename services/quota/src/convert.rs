@@ -8,12 +8,10 @@ use octroi_kit::convert::{
 };
 use octroi_proto::quota::v1 as proto;
 
-use crate::{
-    domain::{
-        check::{Check, FEATURES_MAX, ITEMS_MAX, Item, Mode},
-        decision::{Decision, DenialReason, LimitStatus},
-    },
-    service::{AccountEntitlements, AccountLimits, Catalog},
+use crate::domain::{
+    check::{Check, FEATURES_MAX, ITEMS_MAX, Item, Mode},
+    decision::{Decision, DenialReason, LimitStatus},
+    holding::{AccountEntitlements, AccountLimits, Catalog},
 };
 
 /// Reads a check.

@@ -36,7 +36,7 @@ impl Handler {
         caller: &str,
     ) -> Result<proto::CheckQuotaResponse, Error> {
         let check = convert::from_proto_check(request)?;
-        let decision = self.service.check_quota(&check, caller).await?;
+        let decision = self.service.check_quota(check, caller).await?;
         let outcome = if decision.allowed { "allowed" } else { "denied" };
         metrics::counter!("octroi_quota_decisions_total", "outcome" => outcome).increment(1);
         Ok(convert::to_proto_decision(&decision))

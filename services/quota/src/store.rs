@@ -4,21 +4,16 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 use octroi_core::{
-    AccountId, Aggregation, Entitlements, FeaturePlans, Metric, MetricKind, MetricSlug, Period, Stage, Units,
-    Window,
+    AccountId, Aggregation, Entitlements, FeaturePlans, Metric, MetricKind, MetricSlug, Stage, Units,
 };
-use octroi_kit::db::{DatabaseError, from_sql, to_sql};
+use octroi_kit::db::{DatabaseError, corrupt, from_sql, to_sql};
 use sqlx::{PgConnection, types::Json};
 use time::OffsetDateTime;
 
-use crate::{
-    counters::WindowKey,
-    service::{AccountEntitlements, Catalog},
+use crate::domain::{
+    holding::{AccountEntitlements, Catalog},
+    window::WindowKey,
 };
-
-fn corrupt<E>(what: &'static str) -> impl FnOnce(E) -> DatabaseError {
-    move |_| DatabaseError::Corrupt { what }
-}
 
 /// The catalog that was applied last.
 pub async fn find_catalog(connection: &mut PgConnection) -> Result<Option<Catalog>, DatabaseError> {
@@ -60,17 +55,6 @@ fn metric((slug, kind, aggregation, write): (String, String, String, bool)) -> R
         unit: String::new(),
         write,
     })
-}
-
-/// The catalog's version, 0 where none was applied; nobody else changes it until the transaction ends.
-pub async fn lock_catalog_version(connection: &mut PgConnection) -> Result<u64, DatabaseError> {
-    sqlx::query("LOCK TABLE catalog IN SHARE ROW EXCLUSIVE MODE")
-        .execute(&mut *connection)
-        .await?;
-    let version: Option<i64> = sqlx::query_scalar("SELECT version FROM catalog")
-        .fetch_optional(connection)
-        .await?;
-    u64::try_from(version.unwrap_or(0)).map_err(corrupt("catalog version"))
 }
 
 /// Makes `catalog` the one in force. Metrics that it does not have any more stay known.
@@ -130,22 +114,28 @@ pub async fn upsert_entitlements(
     account: &AccountId,
     given: &AccountEntitlements,
 ) -> Result<u64, DatabaseError> {
-    let version: i64 = sqlx::query_scalar(
-        "WITH written AS (
-             INSERT INTO entitlement AS e (account_id, version, entitlements, anchor_at, stage) VALUES ($1, $2, $3, $4, $5)
-             ON CONFLICT (account_id) DO UPDATE SET version = excluded.version, entitlements = excluded.entitlements,
-                 anchor_at = excluded.anchor_at, stage = excluded.stage
-             WHERE e.version < excluded.version
-             RETURNING version)
-         SELECT coalesce((SELECT version FROM written), (SELECT version FROM entitlement WHERE account_id = $1), $2)",
+    let version = i64::try_from(given.version).map_err(corrupt("version"))?;
+    let written = sqlx::query(
+        "INSERT INTO entitlement AS e (account_id, version, entitlements, anchor_at, stage) VALUES ($1, $2, $3, $4, $5)
+         ON CONFLICT (account_id) DO UPDATE SET version = excluded.version, entitlements = excluded.entitlements,
+             anchor_at = excluded.anchor_at, stage = excluded.stage
+         WHERE e.version < excluded.version",
     )
     .bind(account.as_str())
-    .bind(i64::try_from(given.version).map_err(corrupt("version"))?)
+    .bind(version)
     .bind(Json(&given.entitlements))
     .bind(to_sql(given.anchor_at))
     .bind(stage_name(given.stage))
-    .fetch_one(connection)
+    .execute(&mut *connection)
     .await?;
+    if written.rows_affected() == 1 {
+        return Ok(given.version);
+    }
+    // A statement of its own: it sees what another transaction wrote while ours waited for it.
+    let version: i64 = sqlx::query_scalar("SELECT version FROM entitlement WHERE account_id = $1")
+        .bind(account.as_str())
+        .fetch_one(connection)
+        .await?;
     u64::try_from(version).map_err(corrupt("version"))
 }
 
@@ -282,22 +272,4 @@ pub async fn insert_crossing(
     .execute(connection)
     .await?;
     Ok(done.rows_affected() == 1)
-}
-
-/// The window of a key, as the domain takes it.
-impl WindowKey {
-    /// Its time.
-    #[must_use]
-    pub fn window(&self) -> Window {
-        Window {
-            start: self.start,
-            end: self.end,
-        }
-    }
-
-    /// What sorts windows in one order everywhere.
-    #[must_use]
-    pub fn order(&self) -> (&MetricSlug, Period, Timestamp) {
-        (&self.metric, self.period, self.start)
-    }
 }

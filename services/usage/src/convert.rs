@@ -10,8 +10,11 @@ use octroi_kit::convert::{from_proto_metric, from_proto_time, to_proto_time};
 use octroi_proto::usage::v1 as proto;
 
 use crate::{
-    domain::event::{DECISION_SOURCE, Event, Identity, Origin},
-    service::{LedgerTotals, Recorded, RecordedEvent, StatsQuery, TotalsQuery, UsageStats},
+    domain::{
+        event::{ContentHash, DECISION_SOURCE, Event, Identity, Origin, RecordedEvent},
+        sums::TotalsQuery,
+    },
+    service::{LedgerTotals, Recorded, StatsQuery, UsageStats},
 };
 
 /// The most metrics of one question.
@@ -19,47 +22,58 @@ const METRICS_MAX: usize = 16;
 const PROPERTIES_MAX: usize = 16;
 const PROPERTY_VALUE_BYTES_MAX: usize = 256;
 
-/// Reads an event. `at` is the path of the event in its request, `caller` its default source.
+/// Reads the hash of the request that events are made of.
+///
+/// # Errors
+/// [`Violations`] where it is neither absent nor 32 bytes.
+pub fn from_proto_content_hash(content_hash: &[u8]) -> Result<Option<ContentHash>, Violations> {
+    if content_hash.is_empty() {
+        return Ok(None);
+    }
+    let mut violations = Violations::default();
+    let read = violations.take(
+        "content_hash",
+        ContentHash::try_from(content_hash).map_err(|_| "must be 32 bytes or absent"),
+    );
+    violations.finish()?;
+    Ok(read)
+}
+
+/// Reads an event; `caller` is its default source. Fields are named as they stand in the event.
 ///
 /// # Errors
 /// Every violation found.
-pub fn from_proto_event(
-    at: &str,
-    event: proto::UsageEvent,
-    caller: &str,
-    backfill: bool,
-) -> Result<Event, Violations> {
+pub fn from_proto_event(event: proto::UsageEvent, caller: &str, backfill: bool) -> Result<Event, Violations> {
     let mut violations = Violations::default();
-    let field = |name: &str| format!("{at}{name}");
-    let account = violations.take(field("account_id"), AccountId::parse(&event.account_id));
-    let event_id = violations.take(field("event_id"), EventId::parse(&event.event_id));
+    let account = violations.take("account_id", AccountId::parse(&event.account_id));
+    let event_id = violations.take("event_id", EventId::parse(&event.event_id));
     let source = if event.source.is_empty() {
         caller
     } else {
         &event.source
     };
-    let source = violations.take(field("source"), Source::parse(source));
-    let metric = violations.take(field("metric"), MetricSlug::parse(&event.metric));
-    let amount = violations.take(field("amount"), Units::positive(event.amount));
+    let source = violations.take("source", Source::parse(source));
+    let metric = violations.take("metric", MetricSlug::parse(&event.metric));
+    let amount = violations.take("amount", Units::positive(event.amount));
     let event_at = event
         .event_time
         .as_ref()
-        .and_then(|time| from_proto_time(&field("event_time"), time, &mut violations));
+        .and_then(|time| from_proto_time("event_time", time, &mut violations));
     let origin = match proto::Origin::try_from(event.origin) {
         Ok(proto::Origin::Unspecified | proto::Origin::Direct) => Origin::Direct,
         Ok(proto::Origin::Decision) => Origin::Decision,
         Err(_) => {
-            violations.add(field("origin"), "must be one of the named values");
+            violations.add("origin", "must be one of the named values");
             Origin::Direct
         }
     };
     if origin == Origin::Direct && event.source.starts_with(DECISION_SOURCE) {
         violations.add(
-            field("source"),
+            "source",
             format!("must not begin with {DECISION_SOURCE}, which is kept for decisions"),
         );
     }
-    check_properties(&field("properties"), &event.properties, &mut violations);
+    check_properties("properties", &event.properties, &mut violations);
     // Whatever is missing was noted, so the fields are there once `finish` is passed.
     let read = account.zip(source).zip(event_id).zip(metric.zip(amount));
     violations.clone().finish()?;
@@ -259,6 +273,7 @@ pub fn from_proto_totals_query(request: &proto::GetLedgerTotalsRequest) -> Resul
         metrics,
         range: Window { start, end },
         source,
+        rollups: !request.skip_rollups,
     })
 }
 
@@ -344,4 +359,103 @@ pub fn from_proto_catalog(request: &proto::ApplyCatalogRequest) -> Result<(u64, 
     }
     violations.finish()?;
     Ok((request.version, metrics))
+}
+
+#[cfg(test)]
+mod tests {
+    use octroi_core::ErrorKind;
+    use octroi_kit::directory::DirectoryError;
+
+    use super::*;
+    use crate::error::Error;
+
+    #[test]
+    fn the_refusal_of_an_item_has_code_reason_field_and_sentence() {
+        let account = || AccountId::parse("acme").expect("an id");
+        let mut violations = Violations::default();
+        violations.add("amount", "must be 1");
+        let reused = Error::EventIdReused {
+            event_id: "e-1".into(),
+            source_name: "app".into(),
+        };
+        let metric = MetricSlug::parse("api.nothing").expect("a slug");
+        let late = Error::EventTimeOutOfRange {
+            field: "event_time".into(),
+        };
+        for (error, kind, reason, field) in [
+            (
+                Error::Invalid(violations),
+                ErrorKind::Invalid,
+                "FIELD_INVALID",
+                "events[2].amount",
+            ),
+            (
+                late,
+                ErrorKind::Invalid,
+                "EVENT_TIME_OUT_OF_RANGE",
+                "events[2].event_time",
+            ),
+            (
+                Error::MetricNotFound { metric },
+                ErrorKind::NotFound,
+                "METRIC_NOT_FOUND",
+                "",
+            ),
+            (
+                Error::Account(DirectoryError::NotFound(account())),
+                ErrorKind::NotFound,
+                "ACCOUNT_NOT_FOUND",
+                "",
+            ),
+            (
+                Error::Account(DirectoryError::Closed(account())),
+                ErrorKind::Precondition,
+                "ACCOUNT_CLOSED",
+                "",
+            ),
+            (reused, ErrorKind::AlreadyExists, "EVENT_ID_REUSED", ""),
+            (
+                Error::DecisionForbidden,
+                ErrorKind::Forbidden,
+                "CALLER_FORBIDDEN",
+                "",
+            ),
+            (Error::BatchRefused, ErrorKind::Conflict, "BATCH_REFUSED", ""),
+        ] {
+            let sentence = error.to_string();
+            let result = to_proto_result(&Err::<Recorded, _>(error.within("events[2]")));
+            let Some(proto::track_usage_result::Outcome::Error(item)) = result.outcome else {
+                panic!("{sentence}: no error");
+            };
+            let found = (item.code, item.reason.as_str(), item.field.as_str());
+            assert_eq!(found, (kind.grpc_code(), reason, field));
+            assert!(item.message.ends_with(&sentence), "{}", item.message);
+        }
+    }
+
+    #[test]
+    fn a_content_hash_is_absent_or_32_bytes() {
+        assert_eq!(from_proto_content_hash(&[]), Ok(None));
+        assert_eq!(from_proto_content_hash(&[7; 32]), Ok(Some([7; 32])));
+        for length in [1, 31, 33] {
+            let violations = from_proto_content_hash(&vec![7; length]).expect_err("another length");
+            assert_eq!(violations.first_field(), Some("content_hash"));
+        }
+    }
+
+    #[test]
+    fn only_a_decision_may_come_from_a_decision_s_source() {
+        let event = |origin: proto::Origin| proto::UsageEvent {
+            account_id: "acme".into(),
+            event_id: "e-1".into(),
+            source: "decision:app".into(),
+            metric: "api.requests".into(),
+            amount: 1,
+            origin: origin.into(),
+            ..proto::UsageEvent::default()
+        };
+        let direct = from_proto_event(event(proto::Origin::Direct), "app", false);
+        assert_eq!(direct.expect_err("not a decision").first_field(), Some("source"));
+        assert!(from_proto_event(event(proto::Origin::Decision), "quota", false).is_ok());
+    }
 }

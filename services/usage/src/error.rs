@@ -1,6 +1,8 @@
 //! Why usage refuses.
 
-use octroi_core::{ErrorKind, FieldViolation, MetricSlug, ServiceError, Violations};
+use octroi_core::{
+    ErrorKind, FieldViolation, MetricSlug, ServiceError, Violations, event_time::EVENT_TIME_RULE,
+};
 use octroi_kit::{db::DatabaseError, directory::DirectoryError, page::InvalidPageToken};
 use octroi_proto::errors::v1::ErrorReason;
 
@@ -34,8 +36,11 @@ pub enum Error {
         source_name: String,
     },
     /// The event lies outside what is accepted.
-    #[error("the event's time must be from 35 days back to 5 minutes ahead; a backfill may go further back")]
-    EventTimeOutOfRange,
+    #[error("the event's time {EVENT_TIME_RULE}")]
+    EventTimeOutOfRange {
+        /// The path of the time.
+        field: String,
+    },
     /// The same id came before with another content.
     #[error("the event {event_id} of source {source_name} was recorded with another content")]
     EventIdReused {
@@ -44,6 +49,9 @@ pub enum Error {
         /// Its source.
         source_name: String,
     },
+    /// Another event of the same all-or-nothing batch stands in the way.
+    #[error("another event of the batch stands in the way, so nothing of the batch was recorded")]
+    BatchRefused,
     /// Only the quota service records decisions.
     #[error("only the quota service records decisions")]
     DecisionForbidden,
@@ -63,6 +71,25 @@ pub enum Error {
     SumOutOfRange,
 }
 
+impl Error {
+    /// The error of one event, told of the request that holds the event at `path`: every field that it names
+    /// lies below.
+    #[must_use]
+    pub fn within(self, path: &str) -> Self {
+        let below = |field: &str| format!("{path}.{field}");
+        match self {
+            Self::Invalid(Violations(violations)) => {
+                let placed = violations
+                    .into_iter()
+                    .map(|one| FieldViolation::new(below(&one.field), one.rule));
+                Self::Invalid(Violations(placed.collect()))
+            }
+            Self::EventTimeOutOfRange { field } => Self::EventTimeOutOfRange { field: below(&field) },
+            other => other,
+        }
+    }
+}
+
 impl ServiceError for Error {
     fn kind(&self) -> ErrorKind {
         match self {
@@ -71,11 +98,11 @@ impl ServiceError for Error {
             Self::Database(inner) => inner.kind(),
             Self::Account(inner) => inner.kind(),
             Self::MetricNotFound { .. } | Self::UsageEventNotFound { .. } => ErrorKind::NotFound,
-            Self::EventTimeOutOfRange | Self::SumOutOfRange => ErrorKind::Invalid,
+            Self::EventTimeOutOfRange { .. } | Self::SumOutOfRange => ErrorKind::Invalid,
             Self::EventIdReused { .. } => ErrorKind::AlreadyExists,
             Self::DecisionForbidden => ErrorKind::Forbidden,
             Self::Overloaded => ErrorKind::OverLimit,
-            Self::VersionStale { .. } => ErrorKind::Conflict,
+            Self::VersionStale { .. } | Self::BatchRefused => ErrorKind::Conflict,
         }
     }
 
@@ -87,8 +114,9 @@ impl ServiceError for Error {
             Self::Account(inner) => inner.reason(),
             Self::MetricNotFound { .. } => ErrorReason::MetricNotFound.name(),
             Self::UsageEventNotFound { .. } => ErrorReason::UsageEventNotFound.name(),
-            Self::EventTimeOutOfRange => ErrorReason::EventTimeOutOfRange.name(),
+            Self::EventTimeOutOfRange { .. } => ErrorReason::EventTimeOutOfRange.name(),
             Self::EventIdReused { .. } => ErrorReason::EventIdReused.name(),
+            Self::BatchRefused => ErrorReason::BatchRefused.name(),
             Self::DecisionForbidden => ErrorReason::CallerForbidden.name(),
             Self::Overloaded => ErrorReason::Overloaded.name(),
             Self::VersionStale { .. } => ErrorReason::VersionStale.name(),
@@ -116,9 +144,11 @@ impl ServiceError for Error {
             Self::VersionStale { given, current } => {
                 vec![("given", given.to_string()), ("current", current.to_string())]
             }
-            Self::EventTimeOutOfRange | Self::DecisionForbidden | Self::Overloaded | Self::SumOutOfRange => {
-                Vec::new()
-            }
+            Self::EventTimeOutOfRange { .. }
+            | Self::BatchRefused
+            | Self::DecisionForbidden
+            | Self::Overloaded
+            | Self::SumOutOfRange => Vec::new(),
         }
     }
 
@@ -127,11 +157,8 @@ impl ServiceError for Error {
             Self::Invalid(inner) => inner.violations(),
             Self::PageToken(inner) => inner.violations(),
             Self::Account(inner) => inner.violations(),
-            Self::EventTimeOutOfRange => {
-                vec![FieldViolation::new(
-                    "event_time",
-                    "must be from 35 days back to 5 minutes ahead",
-                )]
+            Self::EventTimeOutOfRange { field } => {
+                vec![FieldViolation::new(field, EVENT_TIME_RULE)]
             }
             _ => Vec::new(),
         }

@@ -13,7 +13,7 @@ use crate::{
     convert,
     domain::event::{Event, Origin},
     error::Error,
-    service::Service,
+    service::{Batch, Service},
 };
 
 /// The most events of a batch.
@@ -37,13 +37,22 @@ fn refused(error: impl Into<Error>) -> Status {
     to_status(&error.into())
 }
 
-/// Reads one event and checks who may say what it says.
-fn read_event(at: &str, event: proto::UsageEvent, caller: &Caller, backfill: bool) -> Result<Event, Error> {
-    let event = convert::from_proto_event(at, event, &caller.name, backfill)?;
+/// Reads one event and checks who may say what it says. Fields are named as they stand in the event.
+fn read_event(event: proto::UsageEvent, caller: &Caller, backfill: bool) -> Result<Event, Error> {
+    let event = convert::from_proto_event(event, &caller.name, backfill)?;
     if event.origin == Origin::Decision && caller.role != Role::Quota {
         return Err(Error::DecisionForbidden);
     }
     Ok(event)
+}
+
+/// Cuts the row that was read beyond the page to know whether there is a next one; the last one left is where
+/// that goes on.
+fn cut<T>(items: &mut Vec<T>, rows: i64) -> Option<&T> {
+    let rows = usize::try_from(rows).unwrap_or(usize::MAX);
+    let more = items.len() > rows;
+    items.truncate(rows);
+    if more { items.last() } else { None }
 }
 
 #[tonic::async_trait]
@@ -63,7 +72,8 @@ impl UsageService for Handler {
         if principal.is_some_and(|principal| principal.account.as_str() != event.account_id) {
             return Err(auth::principal_mismatch());
         }
-        let event = read_event("event.", event, &caller, request.backfill).map_err(refused)?;
+        let refused = |error: Error| refused(error.within("event"));
+        let event = read_event(event, &caller, request.backfill).map_err(refused)?;
         let recorded = self.service.track_usage(event).await.map_err(refused)?;
         Ok(Response::new(convert::to_proto_recorded(&recorded)))
     }
@@ -88,14 +98,22 @@ impl UsageService for Handler {
         {
             return Err(auth::principal_mismatch());
         }
-        let events = request
-            .events
+        let content_hash = convert::from_proto_content_hash(&request.content_hash).map_err(refused)?;
+        let events = request.events.into_iter();
+        let batch = Batch {
+            events: events
+                .map(|event| read_event(event, &caller, request.backfill))
+                .collect(),
+            all_or_nothing: request.all_or_nothing,
+            content_hash,
+        };
+        let results = self.service.track_usage_batch(batch).await.map_err(refused)?;
+        let results = results
             .into_iter()
             .enumerate()
-            .map(|(index, event)| read_event(&format!("events[{index}]."), event, &caller, request.backfill))
+            .map(|(index, result)| result.map_err(|error| error.within(&format!("events[{index}]"))))
+            .map(|result| convert::to_proto_result(&result))
             .collect();
-        let results = self.service.track_usage_batch(events).await.map_err(refused)?;
-        let results = results.iter().map(convert::to_proto_result).collect();
         Ok(Response::new(proto::TrackUsageBatchResponse { results }))
     }
 
@@ -135,9 +153,14 @@ impl UsageService for Handler {
         let caller = auth::caller(&request)?;
         auth::check_principal(&request, &request.get_ref().account_id)?;
         let identity = convert::from_proto_identity(request.get_ref(), &caller.name).map_err(refused)?;
+        let content_hash =
+            convert::from_proto_content_hash(&request.get_ref().content_hash).map_err(refused)?;
         let event = self.service.get_usage_event(identity).await.map_err(refused)?;
-        let event = Some(convert::to_proto_recorded_event(event));
-        Ok(Response::new(proto::GetUsageEventResponse { event }))
+        let same_content = content_hash.is_some_and(|content_hash| event.has_content(&content_hash));
+        Ok(Response::new(proto::GetUsageEventResponse {
+            event: Some(convert::to_proto_recorded_event(event)),
+            same_content,
+        }))
     }
 
     async fn list_usage_events(
@@ -153,7 +176,7 @@ impl UsageService for Handler {
         } else {
             violations.take("metric", MetricSlug::parse(&request.metric))
         };
-        let limit = page_size(request.page_size, &mut violations);
+        let rows = page_size(request.page_size, &mut violations);
         violations.clone().finish().map_err(refused)?;
         let account = account.ok_or_else(|| refused(violations))?;
         let cursor = self
@@ -161,18 +184,17 @@ impl UsageService for Handler {
             .read(EVENTS_LIST, account.as_str(), &request.page_token)
             .map_err(refused)?;
         let before = cursor.and_then(|cursor| cursor.parse().ok());
-        let events = self
+        let mut events = self
             .service
-            .list_usage_events(account.clone(), metric, before, limit)
+            .list_usage_events(account.clone(), metric, before, rows.saturating_add(1))
             .await
             .map_err(refused)?;
-        let full = i64::try_from(events.len()).is_ok_and(|count| count == limit);
-        let next_page_token = match events.last() {
-            Some(last) if full => self
-                .pages
-                .make(EVENTS_LIST, account.as_str(), &last.sequence.to_string()),
-            _ => String::new(),
-        };
+        let next_page_token = cut(&mut events, rows)
+            .map(|last| {
+                let cursor = last.sequence.to_string();
+                self.pages.make(EVENTS_LIST, account.as_str(), &cursor)
+            })
+            .unwrap_or_default();
         let events = events.into_iter().map(convert::to_proto_recorded_event).collect();
         Ok(Response::new(proto::ListUsageEventsResponse {
             events,
@@ -191,5 +213,19 @@ impl UsageService for Handler {
             .await
             .map_err(refused)?;
         Ok(Response::new(proto::ApplyCatalogResponse { version }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_page_with_something_behind_it_says_where_to_go_on() {
+        for (found, left, next) in [(0, 0, None), (2, 2, None), (3, 2, Some(2))] {
+            let mut items: Vec<i32> = (1..=found).collect();
+            assert_eq!(cut(&mut items, 2).copied(), next, "{found} found");
+            assert_eq!(items.len(), left);
+        }
     }
 }

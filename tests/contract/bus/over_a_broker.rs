@@ -5,14 +5,19 @@ use super::{
     proxy::{Mode, Proxy},
     site::{Running, Site, Tries, eventually, message},
 };
-use anyhow::Result;
+use anyhow::{Context, Result, bail, ensure};
 use lapin::{BasicProperties, uri::AMQPUri};
 use octroi_kit::{
-    bus::{Backend, Config, DeadReason, HandleError, PublishError},
+    bus::{Backend, Config, DeadReason, HandleError, PublishError, Topology, rabbitmq::DeadLetterQueues},
     config::Secret,
 };
+use octroi_tests::harness::backends::{BusNamespace, RabbitMqServer};
 use std::{
     collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tokio::{io::AsyncReadExt, time::sleep};
@@ -200,6 +205,68 @@ async fn a_message_of_somebody_else_is_a_dead_letter() -> Result<()> {
     running.stop().await
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_is_put_back_and_tried_from_the_beginning() -> Result<()> {
+    let site = Site::rabbitmq().await?;
+    let mended = Arc::new(AtomicBool::new(false));
+    let tries = Tries::that_for({
+        let mended = Arc::clone(&mended);
+        move |_, _| match mended.load(Ordering::SeqCst) {
+            true => Ok(()),
+            false => Err(HandleError::poison("a bug")),
+        }
+    });
+    let queues = [LEFT, RIGHT];
+    let other = Tries::that_succeed();
+    let running = site
+        .start(&queues, vec![(LEFT, tries.handler()), (RIGHT, other.handler())])
+        .await?;
+    let (first, second) = (message("test.happened"), message("test.happened"));
+    running.relay(vec![first.clone(), second.clone()]).await?;
+    let topology = Topology::new(queues.iter().map(|queue| (queue.name, queue.routing_keys)))?;
+    let letters = DeadLetterQueues::open(&site.config, topology).await?;
+    let since = Instant::now();
+    let listed = loop {
+        let listed = letters.list(LEFT.name, None).await?;
+        if listed.len() == 2 {
+            break listed;
+        }
+        anyhow::ensure!(since.elapsed() < Duration::from_secs(20), "{listed:?}");
+    };
+    assert!(
+        listed.iter().all(
+            |letter| (letter.reason.as_str(), letter.error.as_str(), letter.attempts)
+                == ("poison", "a bug", 1)
+        ),
+        "{listed:?}"
+    );
+    assert!(letters.list(RIGHT.name, None).await?.is_empty());
+
+    mended.store(true, Ordering::SeqCst);
+    assert_eq!(letters.requeue(LEFT.name, Some(second.id)).await?, 1);
+    eventually("one of them is handled", || tries.begun() == 3).await?;
+    let left = letters.list(LEFT.name, None).await?;
+    assert_eq!(
+        left.iter().map(|letter| letter.message_id).collect::<Vec<_>>(),
+        [Some(first.id)]
+    );
+    assert_eq!(letters.requeue(LEFT.name, None).await?, 1);
+    eventually("both are handled", || tries.begun() == 4).await?;
+    assert!(letters.list(LEFT.name, None).await?.is_empty());
+    letters.close().await;
+    running.stop().await?;
+    let handled: Vec<_> = tries
+        .seen()
+        .split_off(2)
+        .into_iter()
+        .map(|(seen, _)| seen)
+        .collect();
+    assert_eq!(handled, [second, first]);
+    // Nobody else heard of it again.
+    assert_eq!(other.begun(), 2);
+    Ok(())
+}
+
 /// Nobody lives to count the tries of a message that takes its consumers down; the broker counts them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_is_never_settled_is_a_dead_letter_in_the_end() -> Result<()> {
@@ -227,6 +294,63 @@ async fn a_message_that_is_never_settled_is_a_dead_letter_in_the_end() -> Result
     );
     assert!(never.seen().is_empty());
     Ok(())
+}
+
+/// The words of the command of the operator's page that says what a service's user may do.
+fn permissions_of_the_page() -> Result<Vec<String>> {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operations/deploy.md");
+    let text = std::fs::read_to_string(page)?;
+    let mut commands = text
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("rabbitmqctl set_permissions "));
+    let command = commands.next().context("the page has no such command")?;
+    ensure!(commands.next().is_none(), "the page has more than one");
+    // What is quoted has no spaces.
+    let words = command.split_ascii_whitespace();
+    Ok(words.map(|word| word.trim_matches('\'').to_owned()).collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_permissions_that_the_operators_page_names_are_enough_and_needed() -> Result<()> {
+    const PASSWORD: &str = "hunter2";
+    let dir = tempfile::tempdir()?;
+    let broker = RabbitMqServer::start(dir.path()).await?;
+    let words = permissions_of_the_page()?;
+    let [option, vhost, user, configure, write, read] = &words[..] else {
+        bail!("{words:?}");
+    };
+    broker.control(&["add_user", user, PASSWORD]).await?;
+    let allow = async |write: &str| {
+        let arguments = ["set_permissions", option, vhost, user, configure, write, read];
+        broker.control(&arguments).await
+    };
+    // Without the default exchange not even a queue can be declared.
+    allow(read).await?;
+    let url = format!("amqp://{user}:{PASSWORD}@127.0.0.1:{}/%2f", broker.port());
+    let site = Site::at(BusNamespace {
+        url,
+        namespace: "octroi".to_owned(),
+    })
+    .await?;
+    let running = Running::of(site.bus(&[LEFT])?);
+    sleep(Duration::from_secs(2)).await;
+    assert!(!running.bus.is_ready(), "{write} allows more than is needed");
+    running.stop().await?;
+
+    allow(write).await?;
+    let tries = Tries::that(|try_number| match try_number {
+        1 => Err(HandleError::retry("away")),
+        2 => Ok(()),
+        _ => Err(HandleError::poison("never")),
+    });
+    let running = site.start(&[LEFT], vec![(LEFT, tries.handler())]).await?;
+    let (sent, deadly) = (message("test.happened"), message("test.happened"));
+    running.relay(vec![sent.clone()]).await?;
+    eventually("it came again", || tries.ids() == [sent.id, sent.id]).await?;
+    running.relay(vec![deadly.clone()]).await?;
+    let letter = site.dead_letter(&LEFT).await?;
+    assert_eq!(letter.message.id, deadly.id);
+    running.stop().await
 }
 
 /// The password must not go over the wire in the clear because nobody noticed that TLS is missing.

@@ -71,7 +71,11 @@ impl Site {
     }
 
     pub(super) async fn rabbitmq() -> Result<Self> {
-        let BusNamespace { url, namespace } = backends::rabbitmq().await.namespace();
+        Self::at(backends::rabbitmq().await.namespace()).await
+    }
+
+    /// A corner of some broker.
+    pub(super) async fn at(BusNamespace { url, namespace }: BusNamespace) -> Result<Self> {
         let connection = Connection::connect(&url, ConnectionProperties::default()).await?;
         let broker = Some(connection.create_channel().await?);
         let config = Config {
@@ -178,6 +182,21 @@ impl Site {
             sleep(Duration::from_millis(20)).await;
         }
         bail!("no dead letter of {}", queue.name)
+    }
+
+    /// Whether no message of this queue died.
+    pub(super) async fn has_no_dead_letter(&self, queue: &Queue) -> Result<()> {
+        let letter = match &self.broker {
+            None => self
+                .letters
+                .0
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .pop(),
+            Some(broker) => self.get_dead_letter(broker, queue).await?,
+        };
+        ensure!(letter.is_none(), "a dead letter: {letter:?}");
+        Ok(())
     }
 
     /// Takes a message and ends without settling it; whether there was one.
@@ -289,6 +308,16 @@ impl Running {
                 unsent.len()
             );
             unsent = self.relay_once(unsent).await;
+        }
+        Ok(())
+    }
+
+    /// Brings a message to one queue, as somebody does who puts a dead letter back.
+    pub(super) async fn redeliver(&self, queue: &Queue, message: &Message) -> Result<()> {
+        let since = Instant::now();
+        while let Err(error) = self.bus.redeliver(queue.name, message.clone()).await {
+            ensure!(since.elapsed() < PATIENCE, "still not sent: {error}");
+            sleep(Duration::from_millis(20)).await;
         }
         Ok(())
     }

@@ -1,18 +1,25 @@
 //! Over gRPC.
 
+use std::collections::HashMap;
+
 use anyhow::{Context, Result, ensure};
 use octroi_kit::status::reason_of;
 use octroi_proto::{
-    account::v1 as account, billing::v1 as billing, notification::v1 as notification, quota::v1 as quota,
-    usage::v1 as usage,
+    account::v1 as account, billing::v1 as billing, errors::v1::ErrorReason,
+    notification::v1 as notification, quota::v1 as quota, usage::v1 as usage,
 };
 use octroi_tests::harness::fleet::{APPLICATION, Clients, Fleet, OPERATOR};
 use tonic::Code;
 
-use super::{ABOVE, nothing_was_written};
-use crate::asks::{check_refusal, consume, event, upsert_account};
+use super::{ABOVE, Case, nothing_was_written};
+use crate::asks::{Refusal, check_refusal, consume, event, invalid, not_found, refusal, upsert_account};
 
 const ACCOUNT: &str = "acme";
+
+const NO_ACCOUNT: Refusal = not_found(ErrorReason::AccountNotFound);
+const NO_METRIC: Refusal = not_found(ErrorReason::MetricNotFound);
+const NO_PLAN: Refusal = not_found(ErrorReason::PlanNotFound);
+const TOO_LARGE: Refusal = refusal(Code::ResourceExhausted, ErrorReason::BodyTooLarge);
 
 pub(super) async fn bad_calls_are_told_the_field_and_the_rule(fleet: &mut Fleet) -> Result<()> {
     let (app, operator) = (fleet.clients(APPLICATION)?, fleet.clients(OPERATOR)?);
@@ -27,166 +34,45 @@ pub(super) async fn bad_calls_are_told_the_field_and_the_rule(fleet: &mut Fleet)
     nothing_was_written(fleet).await
 }
 
+fn at(seconds: i64, nanos: i32) -> Option<prost_types::Timestamp> {
+    Some(prost_types::Timestamp { seconds, nanos })
+}
+
 async fn bad_checks(app: &Clients) -> Result<()> {
-    type Change = fn(&mut quota::CheckQuotaRequest);
-    fn item(metric: &str, amount: i64) -> quota::CheckItem {
-        quota::CheckItem {
-            metric: metric.to_owned(),
-            amount,
-        }
+    const ONE: (&str, i64) = ("exports.run", 1);
+    fn numbered(index: u32) -> Vec<quota::CheckItem> {
+        items(&[(&format!("m{index}"), 1)])
     }
-    const INVALID: Code = Code::InvalidArgument;
-    let cases: &[(&str, Change, Code, &str, Option<&str>)] = &[
-        (
-            "no account",
-            |r| r.account_id.clear(),
-            INVALID,
-            "FIELD_INVALID",
-            Some("account_id"),
-        ),
-        (
-            "a malformed account",
-            |r| r.account_id = "a b".into(),
-            INVALID,
-            "FIELD_INVALID",
-            Some("account_id"),
-        ),
-        (
-            "a long account",
-            |r| r.account_id = "a".repeat(129),
-            INVALID,
-            "FIELD_INVALID",
-            Some("account_id"),
-        ),
-        (
-            "an unknown account",
-            |r| r.account_id = "nobody".into(),
-            Code::NotFound,
-            "ACCOUNT_NOT_FOUND",
-            None,
-        ),
-        (
-            "an unknown metric",
-            |r| r.items = vec![item("api.nothing", 1)],
-            Code::NotFound,
-            "METRIC_NOT_FOUND",
-            None,
-        ),
-        (
-            "a malformed metric",
-            |r| r.items = vec![item("API", 1)],
-            INVALID,
-            "FIELD_INVALID",
-            Some("items[0].metric"),
-        ),
-        (
-            "a metric twice",
-            |r| r.items = vec![item("exports.run", 1), item("exports.run", 1)],
-            INVALID,
-            "FIELD_INVALID",
-            Some("items[1].metric"),
-        ),
-        (
-            "amount 0",
-            |r| r.items = vec![item("exports.run", 0)],
-            INVALID,
-            "FIELD_INVALID",
-            Some("items[0].amount"),
-        ),
-        (
-            "amount -1",
-            |r| r.items = vec![item("exports.run", -1)],
-            INVALID,
-            "FIELD_INVALID",
-            Some("items[0].amount"),
-        ),
-        (
-            "amount above 2^53 - 1",
-            |r| r.items = vec![item("exports.run", 1), item("api.requests", ABOVE)],
-            INVALID,
-            "FIELD_INVALID",
-            Some("items[1].amount"),
-        ),
-        (
-            "17 items",
-            |r| r.items = (0..17).map(|n| item(&format!("m{n}"), 1)).collect(),
-            INVALID,
-            "FIELD_INVALID",
-            Some("items"),
-        ),
-        (
-            "17 features",
-            |r| r.features = vec!["f".into(); 17],
-            INVALID,
-            "FIELD_INVALID",
-            Some("features"),
-        ),
-        (
-            "a malformed feature",
-            |r| r.features = vec!["F".into()],
-            INVALID,
-            "FIELD_INVALID",
-            Some("features[0]"),
-        ),
-        (
-            "nothing asked",
-            |r| r.items.clear(),
-            INVALID,
-            "FIELD_INVALID",
-            Some("items"),
-        ),
-        (
-            "no request id",
-            |r| r.request_id.clear(),
-            INVALID,
-            "FIELD_INVALID",
-            Some("request_id"),
-        ),
-        (
-            "a malformed request id",
-            |r| r.request_id = "é".into(),
-            INVALID,
-            "FIELD_INVALID",
-            Some("request_id"),
-        ),
-        ("no mode", |r| r.mode = 0, INVALID, "FIELD_INVALID", Some("mode")),
-        (
-            "an unknown mode",
-            |r| r.mode = 99,
-            INVALID,
-            "FIELD_INVALID",
-            Some("mode"),
-        ),
-        (
-            "a time outside the calendar",
-            |r| {
-                r.event_time = Some(prost_types::Timestamp {
-                    seconds: i64::MAX,
-                    nanos: 0,
-                })
-            },
-            INVALID,
-            "FIELD_INVALID",
-            Some("event_time"),
-        ),
-        (
-            "a time long ago",
-            |r| {
-                r.event_time = Some(prost_types::Timestamp {
-                    seconds: 1_000_000_000,
-                    nanos: 0,
-                })
-            },
-            INVALID,
-            "FIELD_INVALID",
-            Some("event_time"),
-        ),
+    fn items(asked: &[(&str, i64)]) -> Vec<quota::CheckItem> {
+        consume(ACCOUNT, "r-1", asked).items
+    }
+    let cases: &[Case<quota::CheckQuotaRequest>] = &cases![
+        "no account" => |r| r.account_id.clear() => invalid("account_id");
+        "a malformed account" => |r| r.account_id = "a b".into() => invalid("account_id");
+        "a long account" => |r| r.account_id = "a".repeat(129) => invalid("account_id");
+        "an unknown account" => |r| r.account_id = "nobody".into() => NO_ACCOUNT;
+        "an unknown metric" => |r| r.items = items(&[("api.nothing", 1)]) => NO_METRIC;
+        "a malformed metric" => |r| r.items = items(&[("API", 1)]) => invalid("items[0].metric");
+        "a metric twice" => |r| r.items = items(&[ONE; 2]) => invalid("items[1].metric");
+        "amount 0" => |r| r.items = items(&[("exports.run", 0)]) => invalid("items[0].amount");
+        "amount -1" => |r| r.items = items(&[("exports.run", -1)]) => invalid("items[0].amount");
+        "amount 2^53" => |r| r.items = items(&[ONE, ("api.requests", ABOVE)]) => invalid("items[1].amount");
+        "17 items" => |r| r.items = (0..17).flat_map(numbered).collect() => invalid("items");
+        "17 features" => |r| r.features = vec!["f".into(); 17] => invalid("features");
+        "a malformed feature" => |r| r.features = vec!["F".into()] => invalid("features[0]");
+        "nothing asked" => |r| r.items.clear() => invalid("items");
+        "no request id" => |r| r.request_id.clear() => invalid("request_id");
+        "a malformed request id" => |r| r.request_id = "é".into() => invalid("request_id");
+        "no mode" => |r| r.mode = 0 => invalid("mode");
+        "an unknown mode" => |r| r.mode = 99 => invalid("mode");
+        "a time outside the calendar" => |r| r.event_time = at(i64::MAX, 0) => invalid("event_time");
+        "a time long ago" => |r| r.event_time = at(1_000_000_000, 0) => invalid("event_time");
     ];
-    for (what, change, code, reason, field) in cases {
+    for (what, change, expected) in cases {
         let mut request = consume(ACCOUNT, "r-1", &[("exports.run", 1)]);
         change(&mut request);
         let answer = app.quota.clone().check_quota(request).await;
-        check_refusal(what, answer, *code, reason, *field)?;
+        check_refusal(what, answer, *expected)?;
     }
     Ok(())
 }
@@ -199,13 +85,7 @@ async fn bad_batches_of_checks(app: &Clients) -> Result<()> {
             .clone()
             .check_quota_batch(quota::CheckQuotaBatchRequest { requests })
             .await;
-        check_refusal(
-            "a batch",
-            answer,
-            Code::InvalidArgument,
-            "FIELD_INVALID",
-            Some("requests"),
-        )?;
+        check_refusal("a batch", answer, invalid("requests"))?;
     }
     // One that is bad does not stand in the way of the others.
     let requests = vec![
@@ -234,133 +114,34 @@ async fn bad_batches_of_checks(app: &Clients) -> Result<()> {
 }
 
 async fn bad_events(app: &Clients) -> Result<()> {
-    type Change = fn(&mut usage::UsageEvent);
-    const INVALID: Code = Code::InvalidArgument;
-    let cases: &[(&str, Change, Code, &str, Option<&str>)] = &[
-        (
-            "no account",
-            |e| e.account_id.clear(),
-            INVALID,
-            "FIELD_INVALID",
-            Some("event.account_id"),
-        ),
-        (
-            "an unknown account",
-            |e| e.account_id = "nobody".into(),
-            Code::NotFound,
-            "ACCOUNT_NOT_FOUND",
-            None,
-        ),
-        (
-            "no event id",
-            |e| e.event_id.clear(),
-            INVALID,
-            "FIELD_INVALID",
-            Some("event.event_id"),
-        ),
-        (
-            "a long event id",
-            |e| e.event_id = "e".repeat(201),
-            INVALID,
-            "FIELD_INVALID",
-            Some("event.event_id"),
-        ),
-        (
-            "a malformed source",
-            |e| e.source = "a b".into(),
-            INVALID,
-            "FIELD_INVALID",
-            Some("event.source"),
-        ),
-        (
-            "a decision's source",
-            |e| e.source = "decision:x".into(),
-            INVALID,
-            "FIELD_INVALID",
-            Some("event.source"),
-        ),
-        (
-            "an unknown metric",
-            |e| e.metric = "api.nothing".into(),
-            Code::NotFound,
-            "METRIC_NOT_FOUND",
-            None,
-        ),
-        (
-            "amount 0",
-            |e| e.amount = 0,
-            INVALID,
-            "FIELD_INVALID",
-            Some("event.amount"),
-        ),
-        (
-            "amount -1",
-            |e| e.amount = -1,
-            INVALID,
-            "FIELD_INVALID",
-            Some("event.amount"),
-        ),
-        (
-            "amount above 2^53 - 1",
-            |e| e.amount = ABOVE,
-            INVALID,
-            "FIELD_INVALID",
-            Some("event.amount"),
-        ),
-        (
-            "an unknown origin",
-            |e| e.origin = 99,
-            INVALID,
-            "FIELD_INVALID",
-            Some("event.origin"),
-        ),
-        (
-            "a decision of its own",
-            |e| e.origin = usage::Origin::Decision.into(),
-            Code::PermissionDenied,
-            "CALLER_FORBIDDEN",
-            None,
-        ),
-        (
-            "17 properties",
-            |e| e.properties = (0..17).map(|n| (format!("k{n}"), String::new())).collect(),
-            INVALID,
-            "FIELD_INVALID",
-            Some("event.properties"),
-        ),
-        (
-            "a long property",
-            |e| e.properties = [("k".to_owned(), "v".repeat(257))].into(),
-            INVALID,
-            "FIELD_INVALID",
-            Some("event.properties.k"),
-        ),
-        (
-            "a time outside the calendar",
-            |e| {
-                e.event_time = Some(prost_types::Timestamp {
-                    seconds: 0,
-                    nanos: -1,
-                })
-            },
-            INVALID,
-            "FIELD_INVALID",
-            Some("event.event_time"),
-        ),
-        (
-            "a time long ago",
-            |e| {
-                e.event_time = Some(prost_types::Timestamp {
-                    seconds: 1_000_000_000,
-                    nanos: 0,
-                })
-            },
-            INVALID,
-            "EVENT_TIME_OUT_OF_RANGE",
-            Some("event_time"),
-        ),
+    const FORBIDDEN: Refusal = refusal(Code::PermissionDenied, ErrorReason::CallerForbidden);
+    const OUT_OF_RANGE: Refusal =
+        refusal(Code::InvalidArgument, ErrorReason::EventTimeOutOfRange).of("event.event_time");
+    fn long_value() -> HashMap<String, String> {
+        [("k".to_owned(), "v".repeat(257))].into()
+    }
+    fn property(index: u32) -> (String, String) {
+        (format!("k{index}"), String::new())
+    }
+    let cases: &[Case<usage::UsageEvent>] = &cases![
+        "no account" => |e| e.account_id.clear() => invalid("event.account_id");
+        "an unknown account" => |e| e.account_id = "nobody".into() => NO_ACCOUNT;
+        "no event id" => |e| e.event_id.clear() => invalid("event.event_id");
+        "a long event id" => |e| e.event_id = "e".repeat(201) => invalid("event.event_id");
+        "a malformed source" => |e| e.source = "a b".into() => invalid("event.source");
+        "a decision's source" => |e| e.source = "decision:x".into() => invalid("event.source");
+        "an unknown metric" => |e| e.metric = "api.nothing".into() => NO_METRIC;
+        "amount 0" => |e| e.amount = 0 => invalid("event.amount");
+        "amount -1" => |e| e.amount = -1 => invalid("event.amount");
+        "amount above 2^53 - 1" => |e| e.amount = ABOVE => invalid("event.amount");
+        "an unknown origin" => |e| e.origin = 99 => invalid("event.origin");
+        "a decision of its own" => |e| e.origin = usage::Origin::Decision.into() => FORBIDDEN;
+        "17 properties" => |e| e.properties = (0..17).map(property).collect() => invalid("event.properties");
+        "a long value" => |e| e.properties = long_value() => invalid("event.properties.k");
+        "a time outside the calendar" => |e| e.event_time = at(0, -1) => invalid("event.event_time");
+        "a time long ago" => |e| e.event_time = at(1_000_000_000, 0) => OUT_OF_RANGE;
     ];
-    for (what, change, code, reason, field) in cases {
+    for (what, change, expected) in cases {
         let mut event = event(ACCOUNT, "e-1", "exports.run", 1);
         change(&mut event);
         let request = usage::TrackUsageRequest {
@@ -368,27 +149,21 @@ async fn bad_events(app: &Clients) -> Result<()> {
             backfill: false,
         };
         let answer = app.usage.clone().track_usage(request).await;
-        check_refusal(what, answer, *code, reason, *field)?;
+        check_refusal(what, answer, *expected)?;
     }
     let answer = app
         .usage
         .clone()
         .track_usage(usage::TrackUsageRequest::default())
         .await;
-    check_refusal("no event", answer, INVALID, "FIELD_INVALID", Some("event"))
+    check_refusal("no event", answer, invalid("event"))
 }
 
 async fn bad_batches_of_events(app: &Clients) -> Result<()> {
     for count in [0, 10_001] {
         let events = vec![event(ACCOUNT, "e", "exports.run", 1); count];
         let answer = app.usage.clone().track_usage_batch(batch(events)).await;
-        check_refusal(
-            "a batch",
-            answer,
-            Code::InvalidArgument,
-            "FIELD_INVALID",
-            Some("events"),
-        )?;
+        check_refusal("a batch", answer, invalid("events"))?;
     }
     let events = vec![
         event(ACCOUNT, "e-1", "exports.run", 0),
@@ -430,7 +205,7 @@ async fn bad_batches_of_events(app: &Clients) -> Result<()> {
 fn batch(events: Vec<usage::UsageEvent>) -> usage::TrackUsageBatchRequest {
     usage::TrackUsageBatchRequest {
         events,
-        backfill: false,
+        ..usage::TrackUsageBatchRequest::default()
     }
 }
 
@@ -441,25 +216,13 @@ async fn large_messages(app: &Clients) -> Result<()> {
         ..consume(ACCOUNT, "r-1", &[])
     };
     let answer = app.quota.clone().check_quota(check).await;
-    check_refusal(
-        "a large check",
-        answer,
-        Code::ResourceExhausted,
-        "BODY_TOO_LARGE",
-        None,
-    )?;
+    check_refusal("a large check", answer, TOO_LARGE)?;
     let request = account::UpsertAccountRequest {
         display_name: "n".repeat(300 * 1_024),
         ..account::UpsertAccountRequest::default()
     };
     let answer = app.account.clone().upsert_account(request).await;
-    check_refusal(
-        "a large account",
-        answer,
-        Code::ResourceExhausted,
-        "BODY_TOO_LARGE",
-        None,
-    )?;
+    check_refusal("a large account", answer, TOO_LARGE)?;
 
     let events = |count: usize| -> Vec<usage::UsageEvent> {
         let event = |index| usage::UsageEvent {
@@ -482,80 +245,40 @@ async fn large_messages(app: &Clients) -> Result<()> {
         event.properties.insert("more".to_owned(), "p".repeat(256));
     }
     let answer = app.usage.clone().track_usage_batch(batch(large)).await;
-    check_refusal(
-        "a large batch",
-        answer,
-        Code::ResourceExhausted,
-        "BODY_TOO_LARGE",
-        None,
-    )
+    check_refusal("a large batch", answer, TOO_LARGE)
 }
 
 async fn bad_questions(app: &Clients, operator: &Clients) -> Result<()> {
     let question = |metrics: &[&str]| usage::GetUsageStatsRequest {
         account_id: ACCOUNT.to_owned(),
         metrics: metrics.iter().map(|metric| (*metric).to_owned()).collect(),
-        start_time: Some(prost_types::Timestamp {
-            seconds: 900,
-            nanos: 0,
-        }),
-        end_time: Some(prost_types::Timestamp {
-            seconds: 4_500,
-            nanos: 0,
-        }),
+        start_time: at(900, 0),
+        end_time: at(4_500, 0),
         granularity: usage::Granularity::Hour.into(),
         zone: String::new(),
     };
-    type Change = fn(&mut usage::GetUsageStatsRequest);
-    let cases: &[(&str, Change, &str)] = &[
-        ("no metric", |q| q.metrics.clear(), "metrics"),
-        (
-            "a metric twice",
-            |q| q.metrics = vec!["exports.run".into(); 2],
-            "metrics[1]",
-        ),
-        (
-            "17 metrics",
-            |q| q.metrics = vec!["exports.run".into(); 17],
-            "metrics",
-        ),
-        ("no start", |q| q.start_time = None, "start_time"),
-        (
-            "a start within a quarter",
-            |q| {
-                q.start_time = Some(prost_types::Timestamp {
-                    seconds: 901,
-                    nanos: 0,
-                })
-            },
-            "start_time",
-        ),
-        (
-            "an end before the start",
-            |q| q.end_time = Some(prost_types::Timestamp { seconds: 0, nanos: 0 }),
-            "end_time",
-        ),
-        ("no granularity", |q| q.granularity = 0, "granularity"),
-        ("no such zone", |q| q.zone = "Mars/Olympus".into(), "zone"),
+    let cases: &[Case<usage::GetUsageStatsRequest>] = &cases![
+        "no metric" => |q| q.metrics.clear() => invalid("metrics");
+        "a metric twice" => |q| q.metrics = vec!["exports.run".into(); 2] => invalid("metrics[1]");
+        "17 metrics" => |q| q.metrics = vec!["exports.run".into(); 17] => invalid("metrics");
+        "no start" => |q| q.start_time = None => invalid("start_time");
+        "a start within a quarter" => |q| q.start_time = at(901, 0) => invalid("start_time");
+        "an end before the start" => |q| q.end_time = at(0, 0) => invalid("end_time");
+        "no granularity" => |q| q.granularity = 0 => invalid("granularity");
+        "no such zone" => |q| q.zone = "Mars/Olympus".into() => invalid("zone");
     ];
-    for (what, change, field) in cases {
+    for (what, change, expected) in cases {
         let mut request = question(&["exports.run"]);
         change(&mut request);
         let answer = app.usage.clone().get_usage_stats(request).await;
-        check_refusal(what, answer, Code::InvalidArgument, "FIELD_INVALID", Some(field))?;
+        check_refusal(what, answer, *expected)?;
     }
     let answer = app
         .usage
         .clone()
         .get_usage_stats(question(&["api.nothing"]))
         .await;
-    check_refusal(
-        "an unknown metric",
-        answer,
-        Code::NotFound,
-        "METRIC_NOT_FOUND",
-        None,
-    )?;
+    check_refusal("an unknown metric", answer, NO_METRIC)?;
     let answer = app
         .quota
         .clone()
@@ -564,18 +287,10 @@ async fn bad_questions(app: &Clients, operator: &Clients) -> Result<()> {
             metrics: vec!["api.nothing".to_owned()],
         })
         .await;
-    check_refusal(
-        "an unknown metric",
-        answer,
-        Code::NotFound,
-        "METRIC_NOT_FOUND",
-        None,
-    )?;
+    check_refusal("an unknown metric", answer, NO_METRIC)?;
 
-    for (page_size, page_token, field, reason) in [
-        (-1, "", "page_size", "FIELD_INVALID"),
-        (0, "made up", "page_token", "PAGE_TOKEN_INVALID"),
-    ] {
+    let no_token = refusal(Code::InvalidArgument, ErrorReason::PageTokenInvalid).of("page_token");
+    for (page_size, page_token, expected) in [(-1, "", invalid("page_size")), (0, "made up", no_token)] {
         let answer = app
             .usage
             .clone()
@@ -586,13 +301,7 @@ async fn bad_questions(app: &Clients, operator: &Clients) -> Result<()> {
                 page_token: page_token.to_owned(),
             })
             .await;
-        check_refusal(
-            "a page of events",
-            answer,
-            Code::InvalidArgument,
-            reason,
-            Some(field),
-        )?;
+        check_refusal("a page of events", answer, expected)?;
         let answer = operator
             .notification
             .clone()
@@ -603,13 +312,7 @@ async fn bad_questions(app: &Clients, operator: &Clients) -> Result<()> {
                 unread_only: false,
             })
             .await;
-        check_refusal(
-            "a page of notices",
-            answer,
-            Code::InvalidArgument,
-            reason,
-            Some(field),
-        )?;
+        check_refusal("a page of notices", answer, expected)?;
     }
     Ok(())
 }
@@ -631,7 +334,7 @@ async fn bad_accounts_and_plans(app: &Clients, operator: &Clients) -> Result<()>
                 ..account::UpsertAccountRequest::default()
             })
             .await;
-        check_refusal(what, answer, Code::InvalidArgument, "FIELD_INVALID", Some(field))?;
+        check_refusal(what, answer, invalid(field))?;
     }
     for (what, email, password, field) in [
         ("no address", "ann", "plinth orbit walnut sails", "email"),
@@ -657,7 +360,7 @@ async fn bad_accounts_and_plans(app: &Clients, operator: &Clients) -> Result<()>
                 ..account::SignUpRequest::default()
             })
             .await;
-        check_refusal(what, answer, Code::InvalidArgument, "FIELD_INVALID", Some(field))?;
+        check_refusal(what, answer, invalid(field))?;
     }
     let subscribe = |account: &str, plan: &str, request_id: &str| billing::CreateSubscriptionRequest {
         account_id: account.to_owned(),
@@ -665,45 +368,29 @@ async fn bad_accounts_and_plans(app: &Clients, operator: &Clients) -> Result<()>
         request_id: request_id.to_owned(),
         ..billing::CreateSubscriptionRequest::default()
     };
-    for (what, request, code, reason, field) in [
-        (
-            "no such plan",
-            subscribe(ACCOUNT, "gold", "s-1"),
-            Code::NotFound,
-            "PLAN_NOT_FOUND",
-            None,
-        ),
-        (
-            "no such account",
-            subscribe("nobody", "pro", "s-1"),
-            Code::NotFound,
-            "ACCOUNT_NOT_FOUND",
-            None,
-        ),
+    for (what, request, expected) in [
+        ("no such plan", subscribe(ACCOUNT, "gold", "s-1"), NO_PLAN),
+        ("no such account", subscribe("nobody", "pro", "s-1"), NO_ACCOUNT),
         (
             "no request id",
             subscribe(ACCOUNT, "pro", ""),
-            Code::InvalidArgument,
-            "FIELD_INVALID",
-            Some("request_id"),
+            invalid("request_id"),
         ),
         (
             "a malformed plan",
             subscribe(ACCOUNT, "Pro", "s-1"),
-            Code::InvalidArgument,
-            "FIELD_INVALID",
-            Some("plan"),
+            invalid("plan"),
         ),
     ] {
         let answer = app.billing.clone().create_subscription(request).await;
-        check_refusal(what, answer, code, reason, field)?;
+        check_refusal(what, answer, expected)?;
     }
     let broken = billing::ApplyCatalogRequest {
         document: octroi_fleet::seed::CATALOG.replace("default_plan: free", "default_plan: gold"),
     };
     let answer = operator.billing.clone().apply_catalog(broken).await;
     let status = answer.err().context("a broken catalog was applied")?;
-    let reason = reason_of(&status).map(octroi_proto::errors::v1::ErrorReason::name);
+    let reason = reason_of(&status).map(ErrorReason::name);
     ensure!(reason == Some("CATALOG_INVALID"), "{status:?}");
     Ok(())
 }

@@ -1,9 +1,7 @@
 //! Who consumes and pays.
 
 use jiff::Timestamp;
-use octroi_core::AccountId;
-
-use super::named;
+use octroi_core::{AccountId, named};
 
 /// The most characters of an account's or a member's name.
 pub const NAME_CHARACTERS_MAX: usize = 200;
@@ -140,10 +138,10 @@ mod tests {
 
     #[test]
     fn every_value_is_found_by_its_name() {
-        for &state in AccountState::ALL {
+        for state in AccountState::ALL {
             assert_eq!(AccountState::from_name(state.as_str()), Some(state));
         }
-        for &language in Language::ALL {
+        for language in Language::ALL {
             assert_eq!(Language::from_name(language.as_str()), Some(language));
         }
         assert_eq!(Language::from_name("de"), None);

@@ -1,9 +1,9 @@
 //! Keys with which programs call.
 
 use jiff::Timestamp;
-use octroi_core::AccountId;
+use octroi_core::{AccountId, named};
 
-use super::{id::KeyId, named};
+use super::id::KeyId;
 
 /// What every secret begins with, so that scanners recognise a leaked one.
 pub const SECRET_PREFIX: &str = "oct_live_";

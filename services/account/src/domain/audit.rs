@@ -1,9 +1,7 @@
 //! What is written down of every change of who may do what. Entries hold no secret.
 
 use jiff::Timestamp;
-use octroi_core::AccountId;
-
-use super::named;
+use octroi_core::{AccountId, named};
 
 /// What was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,9 +1,9 @@
 //! People in accounts.
 
 use jiff::Timestamp;
-use octroi_core::AccountId;
+use octroi_core::{AccountId, named};
 
-use super::{account::Language, email::Email, id::MemberId, named};
+use super::{account::Language, email::Email, id::MemberId};
 
 /// What a member may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

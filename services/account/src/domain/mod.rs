@@ -10,31 +10,6 @@ pub mod password;
 pub mod session;
 pub mod throttle;
 
-/// An enum whose values have names in the database, read both ways.
-macro_rules! named {
-    ($type:ident { $($value:ident => $name:literal),* $(,)? }) => {
-        impl $type {
-            /// Every value.
-            pub const ALL: &[Self] = &[$(Self::$value),*];
-
-            /// Its name, as the database writes it.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$value => $name,)*
-                }
-            }
-
-            /// The value of this name.
-            #[must_use]
-            pub fn from_name(name: &str) -> Option<Self> {
-                Self::ALL.iter().copied().find(|value| value.as_str() == name)
-            }
-        }
-    };
-}
-pub(crate) use named;
-
 /// A text that people read and that is not of the wanted form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must be 1 to {characters_max} characters without control characters")]

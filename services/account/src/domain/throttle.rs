@@ -1,34 +1,45 @@
-//! How fast somebody may try to sign in.
+//! How fast somebody may try to sign in, or sign up.
 //!
 //! Three counts, each with a delay that grows: an e-mail address tried from one client address, an e-mail
 //! address tried from anywhere, a client address trying anything. The count from anywhere is generous and
 //! its delay short, so that a stranger can slow a member down and never keep them out. A try is counted
 //! as failed when it begins and taken back when it succeeds, so that tries at the same time gain nothing;
 //! a try that comes too early is refused and not counted, so that impatience costs nothing.
+//!
+//! Sign-ups have a count of their own, by client address. One that succeeds is not taken back: what it
+//! bounds is how many accounts are made, hashes are computed and addresses are asked for, not guesses.
 
 use std::net::{IpAddr, SocketAddr};
 
 use jiff::{SignedDuration, Timestamp};
+use octroi_core::named;
 
-use super::{email::Email, named};
+use super::email::Email;
 
 /// A count is forgotten this long after its last failure.
 pub const MEMORY: SignedDuration = SignedDuration::from_hours(1);
 
 const CLIENT_ADDRESS_CHARACTERS_MAX: usize = 64;
 
-/// What failures are counted by.
+/// What tries are counted by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Subject {
     /// An e-mail address, tried from one client address.
     EmailAtAddress,
     /// An e-mail address, tried from anywhere.
     Email,
-    /// A client address.
+    /// A client address that signs in.
     Address,
+    /// A client address that signs up.
+    SignUp,
 }
 
-named!(Subject { EmailAtAddress => "email_at_address", Email => "email", Address => "address" });
+named!(Subject {
+    EmailAtAddress => "email_at_address",
+    Email => "email",
+    Address => "address",
+    SignUp => "sign_up",
+});
 
 /// How much is allowed before the delay begins, and how it grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +60,7 @@ impl Subject {
                 delay_s_max: 30,
             },
             // An office or a school stands behind one address.
-            Self::Address => Policy {
+            Self::Address | Self::SignUp => Policy {
                 failures_free: 30,
                 delay_s_max: 300,
             },
@@ -152,7 +163,7 @@ impl ClientAddress {
     }
 }
 
-/// What a try counts against, in the order in which rows are locked.
+/// What a try to sign in counts against, in the order in which rows are locked.
 #[must_use]
 pub fn subjects(email: &Email, address: Option<&ClientAddress>) -> Vec<(Subject, String)> {
     let from = address.map_or("", ClientAddress::as_str);
@@ -164,6 +175,12 @@ pub fn subjects(email: &Email, address: Option<&ClientAddress>) -> Vec<(Subject,
         subjects.push((Subject::Address, address.as_str().to_owned()));
     }
     subjects
+}
+
+/// What a sign-up counts against; nothing where nobody says where it comes from.
+#[must_use]
+pub fn sign_up_subject(address: Option<&ClientAddress>) -> Option<(Subject, String)> {
+    address.map(|address| (Subject::SignUp, address.as_str().to_owned()))
 }
 
 #[cfg(test)]
@@ -253,10 +270,21 @@ mod tests {
         assert_eq!(subjects(&email, None).len(), 2);
     }
 
+    #[test]
+    fn sign_ups_are_counted_apart_by_client_address() {
+        let client = ClientAddress::parse("203.0.113.7");
+        let (subject, address) = sign_up_subject(client.as_ref()).expect("a subject");
+        assert_eq!((subject, address.as_str()), (Subject::SignUp, "203.0.113.7"));
+        assert_eq!(sign_up_subject(None), None);
+        assert_eq!(subject.delay(29), SignedDuration::ZERO);
+        assert_eq!(subject.delay(30), SignedDuration::from_secs(1));
+        assert_eq!(subject.delay(40), SignedDuration::from_secs(300));
+    }
+
     proptest! {
         #[test]
         fn the_delay_never_shrinks_with_more_failures(failures in 0u32..1_000) {
-            for &subject in Subject::ALL {
+            for subject in Subject::ALL {
                 prop_assert!(subject.delay(failures) <= subject.delay(failures + 1));
                 prop_assert!(subject.delay(failures) <= SignedDuration::from_secs(300));
             }
@@ -265,7 +293,7 @@ mod tests {
         #[test]
         fn who_waits_as_told_is_never_refused_again(failures in 1u32..100, early_ms in 0i64..300_000) {
             let failed_at = Timestamp::UNIX_EPOCH;
-            for &subject in Subject::ALL {
+            for subject in Subject::ALL {
                 let open_at = failed_at + subject.delay(failures);
                 let count = Count { failures, failed_at, open_at };
                 let now = failed_at + SignedDuration::from_millis(early_ms);

@@ -94,7 +94,7 @@ impl Service {
                 Box::pin(async move {
                     store::accounts::get_account(connection, &account_id).await?;
                     Ok(
-                        store::api_keys::find_api_keys(connection, &account_id, after.as_ref(), limit)
+                        store::api_keys::list_api_keys(connection, &account_id, after.as_ref(), limit)
                             .await?,
                     )
                 })

@@ -59,7 +59,7 @@ impl Service {
         // Nothing is hashed where the member is there already, which is every start but the first.
         let password_hash = self
             .passwords
-            .hash(self.passwords.place()?, seed.password)
+            .hash(self.passwords.sign_up_place()?, seed.password)
             .await?;
         let member = Member {
             member_id: MemberId::from_uuid(Uuid::new_v4()),

@@ -22,7 +22,7 @@ impl Service {
             .transaction(Scope::Account(account_id.clone()), move |connection| {
                 Box::pin(async move {
                     store::accounts::get_account(connection, &account_id).await?;
-                    Ok(store::members::find_members(connection, &account_id, after.as_ref(), limit).await?)
+                    Ok(store::members::list_members(connection, &account_id, after.as_ref(), limit).await?)
                 })
             })
             .await

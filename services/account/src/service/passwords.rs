@@ -1,4 +1,7 @@
 //! Hashing of passwords: slow on purpose, so bounded in how much of the machine it takes.
+//!
+//! Who signs up waits in places of their own and is hashed one at a time, so that a flood of sign-ups takes
+//! neither the places nor more than one of the threads of those who sign in.
 
 use std::sync::Arc;
 
@@ -19,28 +22,38 @@ const LANES: u32 = 1;
 /// Hashes and verifies passwords, a few at a time, on threads of their own.
 #[derive(Clone, Debug)]
 pub(crate) struct Passwords {
-    /// How many may be here at all.
-    places: Arc<Semaphore>,
-    /// How many are hashed at the same time.
+    /// How many may be here to be verified.
+    sign_in_places: Arc<Semaphore>,
+    /// How many may be here to be made.
+    sign_up_places: Arc<Semaphore>,
+    /// One of them at a time asks for a thread.
+    sign_up_turn: Arc<Semaphore>,
+    /// How many are hashed at the same time, whatever for.
     threads: Arc<Semaphore>,
     /// The hash of a password that nobody knows, verified where there is no member, so that the answer
     /// takes as long.
     nobody: Arc<str>,
 }
 
-/// The right to have one password hashed. Taken before anything else is done for the call.
+/// The right to have one password verified. Taken before anything else is done for the call.
 #[derive(Debug)]
-pub(crate) struct Place(#[expect(dead_code, reason = "it is held, not read")] OwnedSemaphorePermit);
+pub(crate) struct SignInPlace(OwnedSemaphorePermit);
+
+/// The right to have one new password hashed. Taken before anything else is done for the call.
+#[derive(Debug)]
+pub(crate) struct SignUpPlace(OwnedSemaphorePermit);
 
 impl Passwords {
     pub(crate) async fn new(config: PasswordsConfig) -> Result<Self, Error> {
         let passwords = Self {
-            places: Arc::new(Semaphore::new(config.waiting_max)),
+            sign_in_places: Arc::new(Semaphore::new(config.waiting_max)),
+            sign_up_places: Arc::new(Semaphore::new(config.sign_ups_waiting_max)),
+            sign_up_turn: Arc::new(Semaphore::new(1)),
             threads: Arc::new(Semaphore::new(config.hashing_at_once)),
             nobody: Arc::from(""),
         };
         let nobody = passwords
-            .hash(passwords.place()?, secrets::session_token())
+            .hash(passwords.sign_up_place()?, secrets::session_token())
             .await?;
         Ok(Self {
             nobody: nobody.into(),
@@ -48,18 +61,20 @@ impl Passwords {
         })
     }
 
-    /// A place, or a refusal at once.
-    pub(crate) fn place(&self) -> Result<Place, Error> {
-        self.places
-            .clone()
-            .try_acquire_owned()
-            .map(Place)
-            .map_err(|_| Error::Overloaded)
+    /// A place for whoever signs in, or a refusal at once.
+    pub(crate) fn sign_in_place(&self) -> Result<SignInPlace, Error> {
+        try_enter(&self.sign_in_places).map(SignInPlace)
+    }
+
+    /// A place for whoever signs up, or a refusal at once.
+    pub(crate) fn sign_up_place(&self) -> Result<SignUpPlace, Error> {
+        try_enter(&self.sign_up_places).map(SignUpPlace)
     }
 
     /// The hash of a password, in PHC form, with a salt of its own.
-    pub(crate) async fn hash(&self, place: Place, password: Secret) -> Result<String, Error> {
-        self.on_a_thread(place, move || {
+    pub(crate) async fn hash(&self, place: SignUpPlace, password: Secret) -> Result<String, Error> {
+        let turn = enter(&self.sign_up_turn).await?;
+        self.on_a_thread((place.0, turn), move || {
             let hash: PasswordHash = argon2()?.hash_password(password.expose().as_bytes())?;
             Ok(hash.to_string())
         })
@@ -70,14 +85,14 @@ impl Passwords {
     /// Whether the password is the one that was hashed; never where there is no hash.
     pub(crate) async fn verify(
         &self,
-        place: Place,
+        place: SignInPlace,
         password: Secret,
         hash: Option<String>,
     ) -> Result<bool, Error> {
         let known = hash.is_some();
         let hash = hash.unwrap_or_else(|| self.nobody.as_ref().to_owned());
         let answer = self
-            .on_a_thread(place, move || {
+            .on_a_thread(place.0, move || {
                 let hash = PasswordHash::new(&hash).map_err(|_| password_hash::Error::EncodingInvalid)?;
                 argon2()?.verify_password(password.expose().as_bytes(), &hash)
             })
@@ -95,23 +110,28 @@ impl Passwords {
 
     async fn on_a_thread<T: Send + 'static>(
         &self,
-        place: Place,
+        permits: impl Send + 'static,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Error> {
-        let thread = self
-            .threads
-            .clone()
-            .acquire_owned()
-            .await
-            .map_err(|_| Error::Overloaded)?;
-        // Both permits go with the work: a caller that gives up does not make room that is not there.
+        let thread = enter(&self.threads).await?;
+        // All permits go with the work: a caller that gives up does not make room that is not there.
         let work = tokio::task::spawn_blocking(move || {
             let answer = work();
-            drop((thread, place));
+            drop((thread, permits));
             answer
         });
         work.await.map_err(|_| DatabaseError::Aborted.into())
     }
+}
+
+/// A permit, or a refusal at once.
+fn try_enter(room: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Error> {
+    room.clone().try_acquire_owned().map_err(|_| Error::Overloaded)
+}
+
+/// A permit, when there is one.
+async fn enter(room: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Error> {
+    room.clone().acquire_owned().await.map_err(|_| Error::Overloaded)
 }
 
 fn argon2() -> Result<Argon2<'static>, password_hash::Error> {
@@ -129,10 +149,11 @@ mod tests {
             .expect("a runtime")
     }
 
-    async fn passwords(waiting_max: usize) -> Passwords {
+    async fn passwords(waiting_max: usize, sign_ups_waiting_max: usize) -> Passwords {
         Passwords::new(PasswordsConfig {
             hashing_at_once: 2,
             waiting_max,
+            sign_ups_waiting_max,
         })
         .await
         .expect("hashing works")
@@ -141,10 +162,11 @@ mod tests {
     #[test]
     fn a_password_verifies_only_against_its_own_hash() {
         runtime().block_on(async {
-            let passwords = passwords(8).await;
-            let place = || passwords.place().expect("a place");
+            let passwords = passwords(8, 8).await;
+            let place = || passwords.sign_in_place().expect("a place");
             let password = Secret::new("nul \0 and é inside");
-            let hash = passwords.hash(place(), password.clone()).await.expect("a hash");
+            let new = passwords.sign_up_place().expect("a place");
+            let hash = passwords.hash(new, password.clone()).await.expect("a hash");
             assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
             assert!(
                 passwords
@@ -178,11 +200,37 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused_at_once() {
         runtime().block_on(async {
-            let passwords = passwords(1).await;
-            let place = passwords.place().expect("a place");
-            assert!(matches!(passwords.place(), Err(Error::Overloaded)));
+            let passwords = passwords(1, 1).await;
+            let place = passwords.sign_in_place().expect("a place");
+            assert!(matches!(passwords.sign_in_place(), Err(Error::Overloaded)));
             drop(place);
-            assert!(passwords.place().is_ok());
+            assert!(passwords.sign_in_place().is_ok());
+        });
+    }
+
+    #[test]
+    fn a_flood_of_sign_ups_leaves_places_and_a_thread_to_who_signs_in() {
+        runtime().block_on(async {
+            let passwords = passwords(1, 4).await;
+            let places: Vec<SignUpPlace> = (0..4)
+                .map(|_| passwords.sign_up_place().expect("a place"))
+                .collect();
+            assert!(matches!(passwords.sign_up_place(), Err(Error::Overloaded)));
+            let mut hashing = tokio::task::JoinSet::new();
+            for place in places {
+                let passwords = passwords.clone();
+                hashing.spawn(async move { passwords.hash(place, Secret::new("plinth orbit walnut")).await });
+            }
+            // All of them ask; one is at work.
+            for _ in 0..16 {
+                tokio::task::yield_now().await;
+                assert!(passwords.threads.available_permits() >= 1);
+            }
+            let place = passwords.sign_in_place().expect("a place");
+            let right = passwords.verify(place, Secret::new("guess"), None).await;
+            assert!(matches!(right, Ok(false)));
+            assert!(hashing.join_all().await.iter().all(Result::is_ok));
+            assert_eq!(passwords.sign_up_places.available_permits(), 4);
         });
     }
 }

@@ -46,11 +46,8 @@ impl Service {
     }
 
     async fn try_sign_in(&self, try_: SignIn, actor: Actor, now: Timestamp) -> Result<NewSession, Error> {
-        let place = self.passwords.place()?;
-        let keys: Vec<Key> = throttle::subjects(&try_.email, try_.client_address.as_ref())
-            .into_iter()
-            .map(|(subject, address)| (subject, self.keys.throttle_hash(subject, &address)))
-            .collect();
+        let place = self.passwords.sign_in_place()?;
+        let keys = self.throttle_keys(throttle::subjects(&try_.email, try_.client_address.as_ref()));
         let found = self.begin_try(keys.clone(), try_.email, now).await?;
         let hash = found
             .as_ref()
@@ -99,16 +96,36 @@ impl Service {
         self.db
             .transaction(Scope::AllAccounts, move |connection| {
                 Box::pin(async move {
-                    for key in &keys {
-                        let before = store::throttle::lock_count(connection, key, now).await?;
-                        let after = throttle::after_try(key.0, before, now)?;
-                        store::throttle::upsert_count(connection, key, after).await?;
-                    }
+                    count_try(connection, &keys, now).await?;
                     Ok::<_, Error>(store::members::find_credentials(connection, &email).await?)
                 })
             })
             .await
     }
+
+    /// What tries are counted by, as the store keeps it.
+    pub(super) fn throttle_keys(&self, subjects: impl IntoIterator<Item = (Subject, String)>) -> Vec<Key> {
+        let hashed = |(subject, address): (Subject, String)| {
+            let hash = self.keys.throttle_hash(subject, &address);
+            (subject, hash)
+        };
+        subjects.into_iter().map(hashed).collect()
+    }
+}
+
+/// Counts a try as failed by each of these. Where one of them says that it comes too early, the caller's
+/// transaction ends and nothing was counted.
+pub(super) async fn count_try(
+    connection: &mut PgConnection,
+    keys: &[Key],
+    now: Timestamp,
+) -> Result<(), Error> {
+    for key in keys {
+        let before = store::throttle::lock_count(connection, key, now).await?;
+        let after = throttle::after_try(key.0, before, now)?;
+        store::throttle::upsert_count(connection, key, after).await?;
+    }
+    Ok(())
 }
 
 /// Undoes the count of a try that succeeded. An address keeps its other failures: else an attacker with a
@@ -120,6 +137,8 @@ async fn take_back(connection: &mut PgConnection, keys: &[Key], now: Timestamp) 
                 store::throttle::delete_count(connection, key).await?
             }
             Subject::Address => store::throttle::update_count_less_one(connection, key, now).await?,
+            // Counted by signing up only.
+            Subject::SignUp => {}
         }
     }
     Ok(())

@@ -1,4 +1,8 @@
 //! Signing up: an account, its owner, a session.
+//!
+//! That an address belongs to a member is told: whoever signs up is let in at once, so an address that is
+//! taken cannot look like one that is free. How many addresses somebody can ask for is bounded by the
+//! throttle.
 
 use jiff::Timestamp;
 use octroi_kit::{config::Secret, db::Scope};
@@ -9,6 +13,7 @@ use super::{
     NewSession, Service,
     accounts::{NewAccount, create_account},
     audit_entry, secrets,
+    sign_in::count_try,
 };
 use crate::{
     domain::{
@@ -19,6 +24,7 @@ use crate::{
         member::{Member, Role},
         password,
         session::{Lifetime, SignedIn},
+        throttle::{self, ClientAddress},
     },
     error::{Error, field},
     store,
@@ -32,6 +38,7 @@ pub(crate) struct SignUp {
     /// The name of the account; none takes the address.
     pub(crate) display_name: Option<String>,
     pub(crate) settings: AccountSettings,
+    pub(crate) client_address: Option<ClientAddress>,
 }
 
 /// The name of whoever has told nothing but an address.
@@ -80,9 +87,12 @@ impl Service {
             password,
             display_name,
             settings,
+            client_address,
         } = new;
         check_password(&password, &email)?;
-        let password_hash = self.passwords.hash(self.passwords.place()?, password).await?;
+        let place = self.passwords.sign_up_place()?;
+        self.begin_sign_up(client_address.as_ref(), now).await?;
+        let password_hash = self.passwords.hash(place, password).await?;
         let display_name = Some(display_name.unwrap_or_else(|| name_of(&email)));
         let account = NewAccount {
             account_id: None,
@@ -124,6 +134,19 @@ impl Service {
             session: self.open_session(signed_in, &token),
             token,
         })
+    }
+
+    /// Counts the sign-up by where it comes from, whatever becomes of it.
+    async fn begin_sign_up(&self, client: Option<&ClientAddress>, now: Timestamp) -> Result<(), Error> {
+        let keys = self.throttle_keys(throttle::sign_up_subject(client));
+        if keys.is_empty() {
+            return Ok(());
+        }
+        self.db
+            .transaction(Scope::AllAccounts, move |connection| {
+                Box::pin(async move { count_try(connection, &keys, now).await })
+            })
+            .await
     }
 }
 

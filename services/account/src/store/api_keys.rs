@@ -73,7 +73,7 @@ pub(crate) async fn insert_api_key(
 }
 
 /// The account's keys, newest first, after `after`.
-pub(crate) async fn find_api_keys(
+pub(crate) async fn list_api_keys(
     connection: &mut PgConnection,
     account_id: &AccountId,
     after: Option<&Cursor>,

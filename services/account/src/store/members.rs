@@ -134,7 +134,7 @@ pub(crate) async fn find_member_by_email(
 }
 
 /// The account's members by id, after `after`.
-pub(crate) async fn find_members(
+pub(crate) async fn list_members(
     connection: &mut PgConnection,
     account_id: &AccountId,
     after: Option<&MemberId>,

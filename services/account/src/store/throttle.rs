@@ -1,4 +1,4 @@
-//! How often signing in failed. No account's data: the addresses may belong to nobody.
+//! How often signing in failed, and how often somebody signed up. No account's data: the addresses may belong to nobody.
 
 use jiff::Timestamp;
 use octroi_kit::db::{DatabaseError, from_sql, to_sql};

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 
 use octroi_core::{
     Entitlements, FeaturePlans, FeatureSlug, Limit, Metric, MetricSlug, PlanSlug, Stage, money::Currency,
+    named,
 };
 
 pub use self::{
@@ -23,15 +24,16 @@ pub use self::{
 };
 use super::price::Price;
 
-named! {
-    /// How long a billing period of a plan is.
-    Interval {
-        /// One month.
-        Month = "month",
-        /// One year.
-        Year = "year",
-    }
+/// How long a billing period of a plan is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Interval {
+    /// One month.
+    Month,
+    /// One year.
+    Year,
 }
+
+named!(Interval { Month => "month", Year => "year" });
 
 /// What a plan may turn on.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,35 +1,46 @@
 //! Invoices: what they say, and which steps they may take.
 
 use jiff::civil::Date;
-use octroi_core::money::{Currency, MoneyError};
+use octroi_core::{
+    money::{Currency, MoneyError},
+    named,
+};
 
-named! {
-    /// Where an invoice stands.
-    InvoiceStatus {
-        /// Being written; it may still change.
-        Draft = "draft",
-        /// Sent, and never changed again.
-        Finalized = "finalized",
-        /// Paid in full.
-        Paid = "paid",
-        /// Nobody expects it to be paid any more.
-        Uncollectible = "uncollectible",
-        /// Withdrawn.
-        Voided = "voided",
-    }
+/// Where an invoice stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum InvoiceStatus {
+    /// Being written; it may still change.
+    Draft,
+    /// Sent, and never changed again.
+    Finalized,
+    /// Paid in full.
+    Paid,
+    /// Nobody expects it to be paid any more.
+    Uncollectible,
+    /// Withdrawn.
+    Voided,
 }
 
-named! {
-    /// Why an invoice was written; one a subscription, period and reason.
-    InvoiceReason {
-        /// A period ended or began.
-        Period = "period",
-        /// The plan changed within a period.
-        PlanChange = "plan_change",
-        /// The subscription ended.
-        Cancellation = "cancellation",
-    }
+named!(InvoiceStatus {
+    Draft => "draft",
+    Finalized => "finalized",
+    Paid => "paid",
+    Uncollectible => "uncollectible",
+    Voided => "voided",
+});
+
+/// Why an invoice was written; one a subscription, period and reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum InvoiceReason {
+    /// A period ended or began.
+    Period,
+    /// The plan changed within a period.
+    PlanChange,
+    /// The subscription ended.
+    Cancellation,
 }
+
+named!(InvoiceReason { Period => "period", PlanChange => "plan_change", Cancellation => "cancellation" });
 
 /// What happens to an invoice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,44 +1,52 @@
 //! What an account subscribed to.
 
 use jiff::{SignedDuration, Timestamp};
-use octroi_core::{AccountId, PlanSlug, Stage};
+use octroi_core::{AccountId, PlanSlug, Stage, named};
 use uuid::Uuid;
 
 use super::{billing_period::BillingPeriod, catalog::Interval};
 
-named! {
-    /// Where a subscription stands.
-    SubscriptionStatus {
-        /// Free of charge until the trial ends.
-        Trialing = "trialing",
-        /// In force.
-        Active = "active",
-        /// In force, with an invoice overdue.
-        PastDue = "past_due",
-        /// Ended.
-        Canceled = "canceled",
-    }
+/// Where a subscription stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SubscriptionStatus {
+    /// Free of charge until the trial ends.
+    Trialing,
+    /// In force.
+    Active,
+    /// In force, with an invoice overdue.
+    PastDue,
+    /// Ended.
+    Canceled,
 }
 
-named! {
-    /// Who takes the payments.
-    Provider {
-        /// Our own invoices, paid by transfer and marked paid by an operator.
-        Manual = "manual",
-        /// Stripe.
-        Stripe = "stripe",
-    }
+named!(SubscriptionStatus {
+    Trialing => "trialing",
+    Active => "active",
+    PastDue => "past_due",
+    Canceled => "canceled",
+});
+
+/// Who takes the payments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Provider {
+    /// Our own invoices, paid by transfer and marked paid by an operator.
+    Manual,
+    /// Stripe.
+    Stripe,
 }
 
-named! {
-    /// Who computes a subscription's invoices; never both.
-    BilledBy {
-        /// We do.
-        Octroi = "octroi",
-        /// Stripe does, and we mirror.
-        Stripe = "stripe",
-    }
+named!(Provider { Manual => "manual", Stripe => "stripe" });
+
+/// Who computes a subscription's invoices; never both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BilledBy {
+    /// We do.
+    Octroi,
+    /// Stripe does, and we mirror.
+    Stripe,
 }
+
+named!(BilledBy { Octroi => "octroi", Stripe => "stripe" });
 
 /// An account's subscription to a version of a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,13 +14,16 @@ use crate::config::PaymentsConfig;
 
 /// The metadata key of our account's id at every object of Stripe.
 pub(super) const ACCOUNT_METADATA: &str = "octroi_account_id";
-/// Below the deadline of the call that waits for it.
-const ATTEMPT_MAX: Duration = Duration::from_secs(8);
+/// How long Stripe has to do what one call asks for, however many requests that takes: below the deadline
+/// of the call.
+const CALL_MAX: Duration = Duration::from_secs(8);
 
 /// Stripe's API, with our key.
 #[derive(Clone)]
 pub struct Stripe {
     client: Arc<Client>,
+    /// How long one call may take.
+    pub(super) call_max: Duration,
 }
 
 impl std::fmt::Debug for Stripe {
@@ -32,7 +35,7 @@ impl std::fmt::Debug for Stripe {
 impl Stripe {
     pub(super) fn new(config: &PaymentsConfig) -> Result<Self, ConfigError> {
         let mut builder = ClientBuilder::new(config.stripe_secret_key.expose())
-            .timeout(ATTEMPT_MAX)
+            .timeout(CALL_MAX)
             .app_info("octroi", Some(env!("CARGO_PKG_VERSION").to_owned()), None);
         if !config.stripe_api_base.is_empty() {
             builder = builder.url(format!("{}/", config.stripe_api_base.trim_end_matches('/')));
@@ -45,10 +48,22 @@ impl Stripe {
         })?;
         Ok(Self {
             client: Arc::new(client),
+            call_max: CALL_MAX,
         })
     }
 
     pub(super) async fn ensure_customer(
+        &self,
+        account: &AccountId,
+        call: &CallKey,
+    ) -> Result<String, PaymentsError> {
+        // What is cut here may have been done; the same key or the search finds it the next time.
+        tokio::time::timeout(self.call_max, self.find_or_create_customer(account, call))
+            .await
+            .unwrap_or(Err(PaymentsError::Unreachable))
+    }
+
+    async fn find_or_create_customer(
         &self,
         account: &AccountId,
         call: &CallKey,

@@ -124,6 +124,42 @@ async fn a_customer_whose_key_may_be_forgotten_is_looked_for_first() {
 }
 
 #[tokio::test]
+async fn looking_for_a_customer_and_making_one_share_one_budget() {
+    let server = MockServer::start().await;
+    let nobody = json!({
+        "object": "search_result", "url": "/v1/customers/search", "has_more": false, "data": [],
+    });
+    let pause = std::time::Duration::from_millis(600);
+    Mock::given(method("GET"))
+        .respond_with(ResponseTemplate::new(200).set_body_json(nobody).set_delay(pause))
+        .expect(2)
+        .mount(&server)
+        .await;
+    created()
+        .respond_with(
+            ResponseTemplate::new(200)
+                .set_body_json(customer())
+                .set_delay(pause),
+        )
+        .mount(&server)
+        .await;
+    for (call_max, in_time) in [(pause + pause / 2, false), (8 * pause, true)] {
+        let Payments::Stripe(mut stripe) = stripe(&server.uri()) else {
+            panic!("another provider")
+        };
+        stripe.call_max = call_max;
+        // Each request alone would fit.
+        let answer = Payments::Stripe(stripe)
+            .ensure_customer(&account(), &call(true))
+            .await;
+        match answer {
+            Ok(id) => assert!(in_time && id == "cus_1"),
+            Err(error) => assert!(!in_time && matches!(error, PaymentsError::Unreachable)),
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_refusal_carries_the_provider_s_code_and_not_its_sentence() {
     let refused = json!({ "error": { "type": "invalid_request_error", "code": "parameter_invalid_empty",
         "message": "You passed hunter2" } });

@@ -362,16 +362,32 @@ async fn insert_price(
     Ok(())
 }
 
-/// The newest version that `service` took; 0 where it took none.
-pub(crate) async fn get_version_accepted(
-    connection: &mut PgConnection,
-    service: &str,
-) -> Result<u64, DatabaseError> {
-    let version: i64 = sqlx::query_scalar("SELECT version_accepted FROM catalog_push WHERE service = $1")
-        .bind(service)
-        .fetch_one(connection)
-        .await?;
-    checked(u64::try_from(version), "catalog push")
+/// How far the catalog is: what was applied, and what the services took of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Versions {
+    /// The newest version; 0 before the first apply.
+    pub(crate) newest: u64,
+    /// The newest version that usage took; 0 where it took none.
+    pub(crate) usage_has: u64,
+    /// The newest version that quota took; 0 where it took none.
+    pub(crate) quota_has: u64,
+}
+
+/// How far the catalog is, in one statement and without reading it.
+pub(crate) async fn get_versions(connection: &mut PgConnection) -> Result<Versions, DatabaseError> {
+    let (newest, usage_has, quota_has): (i64, i64, i64) = sqlx::query_as(
+        "SELECT (SELECT coalesce(max(version), 0) FROM catalog_version), usage.version_accepted, quota.version_accepted
+         FROM catalog_push AS usage, catalog_push AS quota
+         WHERE usage.service = 'usage' AND quota.service = 'quota'",
+    )
+    .fetch_one(connection)
+    .await?;
+    let version = |version: i64| checked(u64::try_from(version), "catalog push");
+    Ok(Versions {
+        newest: version(newest)?,
+        usage_has: version(usage_has)?,
+        quota_has: version(quota_has)?,
+    })
 }
 
 /// Notes that `service` took a version.

@@ -83,7 +83,7 @@ pub(crate) async fn update_version_pushed(
 
 /// Claims up to `count` accounts whose entitlements are to be pushed. Who claims one has it for 5 s, and
 /// twice as long at every further try, up to 5 minutes: the claim is the pause as well.
-pub(crate) async fn lock_entitlements_to_push(
+pub(crate) async fn claim_entitlements(
     connection: &mut PgConnection,
     now: Timestamp,
     count: i64,

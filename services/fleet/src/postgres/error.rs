@@ -193,11 +193,11 @@ impl fmt::Display for BinariesError {
                 f,
                 "no PostgreSQL was found on this machine: install it (Debian: apt-get install postgresql; \
                  macOS: brew install postgresql), or run `make up`, which fetches one into .tools/, or set \
-                 PG_BIN to a directory with initdb and postgres; looked at: {}",
+                 OCTROI_DATABASE__BIN to a directory with initdb and postgres; looked at: {}",
                 tried.join(", ")
             ),
             Self::Given { dir, why } => {
-                write!(f, "PG_BIN={} cannot be used: {why}", dir.display())
+                write!(f, "OCTROI_DATABASE__BIN={} cannot be used: {why}", dir.display())
             }
             Self::OtherVersion {
                 data,
@@ -207,7 +207,8 @@ impl fmt::Display for BinariesError {
             } => write!(
                 f,
                 "{} was made by PostgreSQL {data_major}, but the binaries in {} are PostgreSQL \
-                 {binaries_major}: set PG_BIN to binaries of version {data_major}, or move the directory away",
+                 {binaries_major}: set OCTROI_DATABASE__BIN to binaries of version {data_major}, or move the \
+                 directory away",
                 data.display(),
                 binaries.display()
             ),

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::str::FromStr;
 
-use sha2::{Digest, Sha256};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 
@@ -191,25 +192,9 @@ fn check_name(name: &str) -> Result<(), Error> {
 
 /// HMAC-SHA256 of the role under the secret, in hexadecimal.
 fn password(secret: &[u8], service: &str) -> String {
-    const BLOCK_BYTES: usize = 64;
-    let mut key = [0_u8; BLOCK_BYTES];
-    let digest;
-    let material: &[u8] = if secret.len() > BLOCK_BYTES {
-        digest = Sha256::digest(secret);
-        &digest
-    } else {
-        secret
-    };
-    for (slot, byte) in key.iter_mut().zip(material) {
-        *slot = *byte;
-    }
-    let inner = Sha256::new_with_prefix(key.map(|byte| byte ^ 0x36))
-        .chain_update(role(service))
-        .finalize();
-    let outer = Sha256::new_with_prefix(key.map(|byte| byte ^ 0x5c))
-        .chain_update(inner)
-        .finalize();
-    hex::encode(outer)
+    #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
+    let mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes a key of any length");
+    hex::encode(mac.chain_update(role(service)).finalize().into_bytes())
 }
 
 #[cfg(test)]

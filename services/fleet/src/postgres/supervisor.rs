@@ -16,7 +16,7 @@ use super::binaries::{self, Binaries};
 use super::error::Error;
 use super::instance::{self, Instance};
 use super::user::RunAs;
-use super::{Options, SUPERUSER, leftover, port};
+use super::{Options, SUPERUSER, leftover, port, superuser_url};
 
 /// Recovery after a kill replays the write-ahead log, which takes a while on a slow disk.
 const READY_MAX: Duration = Duration::from_secs(120);
@@ -369,7 +369,7 @@ impl Server {
             ..
         } = self;
         Running {
-            url: format!("postgres://{SUPERUSER}:{password}@127.0.0.1:{port}/postgres?sslmode=disable"),
+            url: superuser_url(password, *port),
             port: *port,
             binaries: binaries.dir.clone(),
             password: password.clone(),

@@ -159,7 +159,7 @@ async fn consume(fleet: &Fleet, entry: &Entry, request_id: String) -> Tally {
         backfill: true,
     };
     let answer = fleet
-        .call(|link| {
+        .call_telling(|link| {
             let request = request.clone();
             async move { QuotaServiceClient::new(link).check_quota(request).await }
         })
@@ -167,22 +167,27 @@ async fn consume(fleet: &Fleet, entry: &Entry, request_id: String) -> Tally {
     read_answer(entry, answer)
 }
 
-fn read_answer(entry: &Entry, answer: Result<CheckQuotaResponse, Failure>) -> Tally {
+/// Counts an answer, which comes with whether an earlier try of the same question failed.
+fn read_answer(entry: &Entry, answer: Result<(CheckQuotaResponse, bool), Failure>) -> Tally {
     let mut tally = Tally {
         sent: u64::try_from(entry.uses.len()).unwrap_or_default(),
         ..Tally::default()
     };
     match answer {
-        Ok(answer) if answer.allowed => {
+        Ok((answer, failed_before)) if answer.allowed => {
             tally.allowed = 1;
             tally.allowed_totals.add_events(&entry.uses);
-            *(if answer.repeated_request {
-                &mut tally.duplicates
+            if !answer.repeated_request {
+                tally.recorded += tally.sent;
+                tally.recorded_totals.add_events(&entry.uses);
             } else {
-                &mut tally.recorded
-            }) += tally.sent;
+                tally.duplicates += tally.sent;
+                if failed_before {
+                    tally.unsure_totals.add_events(&entry.uses);
+                }
+            }
         }
-        Ok(answer) => {
+        Ok((answer, _)) => {
             if let Some(metric) = binding_metric(entry, &answer) {
                 tally.denied.insert(metric, 1);
             }

@@ -2,7 +2,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -77,6 +80,7 @@ pub fn may_pass(status: &Status) -> bool {
 struct Patience {
     away_max: Duration,
     away_since: Mutex<Option<Instant>>,
+    was_away: AtomicBool,
 }
 
 impl Patience {
@@ -86,6 +90,7 @@ impl Patience {
 
     /// How long the fleet has been away; from now on, if it answered the last time.
     fn away(&self) -> Duration {
+        self.was_away.store(true, Ordering::Relaxed);
         let mut since = self.away_since.lock().unwrap_or_else(PoisonError::into_inner);
         since.get_or_insert_with(Instant::now).elapsed()
     }
@@ -107,6 +112,7 @@ impl Fleet {
             patience: Arc::new(Patience {
                 away_max,
                 away_since: Mutex::new(None),
+                was_away: AtomicBool::new(false),
             }),
             halt,
         }
@@ -117,6 +123,11 @@ impl Fleet {
         &self.halt
     }
 
+    /// Whether a call of this run had to be made again, as one has where a process of the fleet was restarted.
+    pub fn was_away(&self) -> bool {
+        self.patience.was_away.load(Ordering::Relaxed)
+    }
+
     /// Calls until the fleet answers, at most as long as it may be away.
     ///
     /// # Errors
@@ -125,12 +136,24 @@ impl Fleet {
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
+        self.call_telling(attempt).await.map(|(answer, _)| answer)
+    }
+
+    /// The same, and whether an earlier try failed, which may have taken effect all the same.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn call_telling<T, F>(&self, attempt: impl Fn(Link) -> F) -> Result<(T, bool), Failure>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
         let mut backoff = BACKOFF_MIN;
+        let mut failed_before = false;
         loop {
             let status = match attempt(self.link.clone()).await {
                 Ok(response) => {
                     self.patience.answered();
-                    return Ok(response.into_inner());
+                    return Ok((response.into_inner(), failed_before));
                 }
                 Err(status) if !may_pass(&status) => {
                     self.patience.answered();
@@ -138,6 +161,7 @@ impl Fleet {
                 }
                 Err(status) => status,
             };
+            failed_before = true;
             let away = self.patience.away();
             if away >= self.patience.away_max {
                 return Err(Failure::Away {

@@ -9,11 +9,13 @@ use super::{
     check,
     feed::{Feed, Pace},
     fleet::{Failure, Fleet},
+    mapping::Accounts,
     prepare::{self, Subject, Subscription},
     progress::{Progress, say},
     report::Report,
     scan::Totals,
-    send, settle,
+    send,
+    settle::{self, Selection, Waits},
     tally::Tally,
 };
 
@@ -29,6 +31,8 @@ pub struct Pass {
     pub speed: Speed,
     /// Whether the quota is asked.
     pub check: bool,
+    /// How long the fleet has to work it off.
+    pub waits: Waits,
 }
 
 impl Pass {
@@ -45,6 +49,11 @@ impl Pass {
         }
         prepare::check_metrics(&self.fleet, &metrics).await?;
         let subjects = self.prepare().await?;
+        if self.check && self.shares_accounts() {
+            let before =
+                settle::ledger_totals(&self.fleet, &subjects, &self.selection(report, &metrics)).await?;
+            report.ledger_totals_before = Some(before);
+        }
         let start = Instant::now();
         let (tally, unchanged) = self.send().await?;
         fill(report, tally, self.check);
@@ -54,7 +63,7 @@ impl Pass {
         }
         if report.stopped.is_none() {
             say("waiting until the fleet has worked it off");
-            if let Err(failure) = self.settle(report, &subjects, metrics).await {
+            if let Err(failure) = self.settle(report, &subjects, &metrics).await {
                 report.problem = Some(format!("{failure}, while its totals were asked for"));
             }
         }
@@ -85,10 +94,7 @@ impl Pass {
         let (entries, reading) = self.feed.clone().start();
         let names = &self.feed.names;
         let tally = if self.check {
-            let mut progress = Progress::start(
-                "lines asked",
-                self.feed.scan.lines - self.feed.scan.malformed.count,
-            );
+            let mut progress = Progress::start("lines asked", self.feed.scan.counting_lines);
             let tally = check::ask(&self.fleet, names, entries, pace, &mut progress).await;
             progress.finish();
             tally
@@ -106,20 +112,31 @@ impl Pass {
         &self,
         report: &mut Report,
         subjects: &[Subject],
-        metrics: Vec<MetricSlug>,
+        metrics: &[MetricSlug],
     ) -> Result<(), Failure> {
-        report.rollup_lag_events = settle::rollups(&self.fleet, &metrics).await?;
-        report.thresholds_crossed = settle::thresholds(&self.fleet, subjects).await?;
-        if let Some((first, last)) = self.feed.scan.span {
-            let moved = |at: jiff::Timestamp| at.checked_add(self.feed.shift).unwrap_or(at);
-            let selection = settle::Selection {
-                metrics,
-                source: report.source.clone(),
-                span: (moved(first), moved(last)),
-            };
-            report.ledger_totals = Some(settle::ledger_totals(&self.fleet, subjects, &selection).await?);
-        }
+        report.rollup_lag_events = settle::rollups(&self.fleet, metrics, self.waits).await?;
+        let crossed = settle::thresholds(&self.fleet, subjects, self.waits).await?;
+        report.thresholds_crossed = crossed.count;
+        report.thresholds_incomplete = !crossed.settled || report.rollup_lag_events > 0;
+        let selection = self.selection(report, metrics);
+        report.ledger_totals = Some(settle::ledger_totals(&self.fleet, subjects, &selection).await?);
         Ok(())
+    }
+
+    /// Whether the ledger may have what other runs recorded of the same accounts under the same source.
+    fn shares_accounts(&self) -> bool {
+        matches!(self.feed.layout.mapping.accounts, Accounts::Column(_))
+    }
+
+    /// The events that the file can have made.
+    fn selection(&self, report: &Report, metrics: &[MetricSlug]) -> Selection {
+        let (first, last) = self.feed.scan.span.unwrap_or_default();
+        let moved = |at: jiff::Timestamp| at.checked_add(self.feed.shift).unwrap_or(at);
+        Selection {
+            metrics: metrics.to_vec(),
+            source: report.source.clone(),
+            span: (moved(first), moved(last)),
+        }
     }
 }
 
@@ -131,6 +148,10 @@ fn fill(report: &mut Report, tally: Tally, check: bool) {
     report.denied = tally.denied;
     report.refused = tally.refused.count;
     report.refused_lines = tally.refused.first;
-    report.allowed_totals = check.then_some(tally.allowed_totals);
+    if check {
+        report.allowed_totals = Some(tally.allowed_totals);
+        report.recorded_totals = Some(tally.recorded_totals);
+        report.unsure_totals = Some(tally.unsure_totals);
+    }
     report.stopped = tally.stopped;
 }

@@ -12,6 +12,8 @@ use octroi_proto::{
     },
     errors::v1::ErrorReason,
 };
+use tonic::Status;
+use tonic_types::StatusExt as _;
 
 use super::{
     fleet::{Failure, Fleet},
@@ -124,8 +126,25 @@ async fn subscribe(fleet: &Fleet, account: &AccountId, subscription: &Subscripti
         Err(Failure::Refused(status)) if reason_of(&status) == Some(ErrorReason::SubscriptionExists) => {
             check_plan(fleet, account, subscription).await
         }
+        Err(Failure::Refused(status)) => match anchor_rule(&status) {
+            Some(rule) => bail!(
+                "its subscription would begin on {}, the first of the month of the first line, and that {rule}: \
+                 move all lines with --shift-to",
+                subscription.anchor_at
+            ),
+            None => Err(Failure::Refused(status).into()),
+        },
         Err(failure) => Err(failure.into()),
     }
+}
+
+/// The rule that the first instant of a subscription breaks, where that is why it was refused.
+fn anchor_rule(status: &Status) -> Option<String> {
+    let violations = status.get_details_bad_request()?.field_violations;
+    let about_anchor = violations
+        .into_iter()
+        .find(|violation| violation.field == "anchor_time");
+    about_anchor.map(|violation| violation.description)
 }
 
 async fn check_plan(fleet: &Fleet, account: &AccountId, subscription: &Subscription) -> anyhow::Result<()> {

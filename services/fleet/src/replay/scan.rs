@@ -32,6 +32,18 @@ pub struct Total {
     pub events: u64,
 }
 
+impl Total {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, more: Self) -> Self {
+        // The ledger refuses sums above 2^53, so one that saturates never looks equal.
+        Self {
+            amount: self.amount.saturating_add(more.amount),
+            events: self.events.saturating_add(more.events),
+        }
+    }
+}
+
 /// Totals by metric.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(transparent)]
@@ -53,12 +65,8 @@ impl Totals {
 
     /// Adds to a metric.
     pub fn add(&mut self, metric: &MetricSlug, more: Total) {
-        // The ledger refuses sums above 2^53, so one that saturates never looks equal.
         match self.0.get_mut(metric) {
-            Some(total) => {
-                total.amount = total.amount.saturating_add(more.amount);
-                total.events += more.events;
-            }
+            Some(total) => *total = total.plus(more),
             None => drop(self.0.insert(metric.clone(), more)),
         }
     }
@@ -117,6 +125,8 @@ pub struct Scan {
     pub bytes: u64,
     /// Lines of data, malformed ones included.
     pub lines: u64,
+    /// Good lines that count as something, which are those that are sent.
+    pub counting_lines: u64,
     /// Lines that cannot be used.
     pub malformed: LeftOut,
     /// What its good lines add up to.
@@ -189,6 +199,7 @@ pub fn scan(path: &Path, layout: &Layout, strict: bool) -> anyhow::Result<Scan> 
         scan.lines += 1;
         match line {
             Ok(line) => {
+                scan.counting_lines += u64::from(!line.uses.is_empty());
                 scan.totals.add_events(&line.uses);
                 let (first, last) = scan.span.unwrap_or((line.at, line.at));
                 scan.span = Some((first.min(line.at), last.max(line.at)));

@@ -165,6 +165,7 @@ async fn fly(fleet: &Fleet, mut batch: Batch) -> Tally {
         let request = TrackUsageBatchRequest {
             events: batch.0.iter().map(|(_, event)| event.clone()).collect(),
             backfill: true,
+            ..TrackUsageBatchRequest::default()
         };
         let answer = fleet
             .call(|link| {

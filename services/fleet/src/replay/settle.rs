@@ -18,10 +18,6 @@ use super::{
     scan::{Total, Totals},
 };
 
-/// How long the fleet has to work off what was sent.
-const SETTLE_MAX: Duration = Duration::from_secs(60);
-/// How long no further notice may come before we believe that it was the last.
-const QUIET: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(500);
 
 /// Accounts that are asked about at the same time.
@@ -31,6 +27,37 @@ const METRICS_MAX: usize = 16;
 
 const THRESHOLD_CROSSED: &str = "quota.threshold_crossed";
 const PAGE_SIZE_MAX: i32 = 100;
+
+/// How long we wait for what the fleet still does with what it was sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Waits {
+    /// The most, for sums and again for notices.
+    pub at_most: Duration,
+    /// How long no further notice may come before we believe that it was the last.
+    pub quiet: Duration,
+    /// The same where the fleet was away in between: what a process had begun to publish when it was killed
+    /// is left alone for 15 s before another takes it up.
+    pub quiet_after_away: Duration,
+}
+
+impl Default for Waits {
+    fn default() -> Self {
+        Self {
+            at_most: Duration::from_secs(60),
+            quiet: Duration::from_secs(2),
+            quiet_after_away: Duration::from_secs(20),
+        }
+    }
+}
+
+/// Thresholds that accounts were told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Crossed {
+    /// How many.
+    pub count: u64,
+    /// Whether it was quiet for long enough to believe that no more come.
+    pub settled: bool,
+}
 
 /// Which events of the ledger are meant.
 #[derive(Clone, Debug)]
@@ -73,6 +100,7 @@ pub async fn ledger_totals(
                 start_time: Some(to_proto_time(first)),
                 end_time: Some(to_proto_time(end)),
                 source: selection.source.clone(),
+                skip_rollups: true,
             })
     });
     let answers = stream::iter(questions).map(async |request| ask(fleet, &request).await);
@@ -106,10 +134,15 @@ pub async fn rollup_lag(fleet: &Fleet, metrics: &[MetricSlug]) -> Result<u64, Fa
     let mut lag = 0;
     for metrics in metrics.chunks(METRICS_MAX) {
         let metrics = metrics.iter().map(ToString::to_string).collect();
+        // Of an empty range nothing is summed: the ledger may be large.
+        let nowhere = Some(to_proto_time(Timestamp::UNIX_EPOCH));
         lag = ask(
             fleet,
             &GetLedgerTotalsRequest {
                 metrics,
+                start_time: nowhere,
+                end_time: nowhere,
+                skip_rollups: true,
                 ..GetLedgerTotalsRequest::default()
             },
         )
@@ -123,11 +156,11 @@ pub async fn rollup_lag(fleet: &Fleet, metrics: &[MetricSlug]) -> Result<u64, Fa
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn rollups(fleet: &Fleet, metrics: &[MetricSlug]) -> Result<u64, Failure> {
+pub async fn rollups(fleet: &Fleet, metrics: &[MetricSlug], waits: Waits) -> Result<u64, Failure> {
     let start = Instant::now();
     loop {
         let lag = rollup_lag(fleet, metrics).await?;
-        if lag == 0 || start.elapsed() >= SETTLE_MAX {
+        if lag == 0 || start.elapsed() >= waits.at_most {
             return Ok(lag);
         }
         fleet.pause(POLL).await?;
@@ -135,29 +168,42 @@ pub async fn rollups(fleet: &Fleet, metrics: &[MetricSlug]) -> Result<u64, Failu
 }
 
 /// Waits until no further notices come, and counts the thresholds that these accounts were told of since
-/// they were prepared.
+/// they were prepared. No contract tells what quota and notification still have to do, so this is as good as
+/// the quiet that is waited for; a process that was restarted while we did not call it is not noticed.
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn thresholds(fleet: &Fleet, accounts: &[Subject]) -> Result<u64, Failure> {
+pub async fn thresholds(fleet: &Fleet, accounts: &[Subject], waits: Waits) -> Result<Crossed, Failure> {
     let start = Instant::now();
     let mut count = count_notices(fleet, accounts).await?;
     let mut since = Instant::now();
-    while since.elapsed() < QUIET && start.elapsed() < SETTLE_MAX {
-        fleet.pause(POLL).await?;
+    let settled = loop {
+        let quiet = if fleet.was_away() {
+            waits.quiet_after_away
+        } else {
+            waits.quiet
+        };
+        if since.elapsed() >= quiet {
+            break true;
+        }
+        if start.elapsed() >= waits.at_most {
+            break false;
+        }
+        fleet.pause(POLL.min(quiet)).await?;
         let again = count_notices(fleet, accounts).await?;
         if again != count {
             (count, since) = (again, Instant::now());
         }
-    }
+    };
     let crossed = stream::iter(accounts).map(async |subject| {
         let told = thresholds_of(fleet, &subject.account).await?;
         Ok(told.saturating_sub(subject.thresholds_before))
     });
-    crossed
+    let count = crossed
         .buffer_unordered(AT_ONCE)
         .try_fold(0, async |sum, crossed| Ok(sum + crossed))
-        .await
+        .await?;
+    Ok(Crossed { count, settled })
 }
 
 async fn count_notices(fleet: &Fleet, accounts: &[Subject]) -> Result<u64, Failure> {

@@ -24,6 +24,11 @@ pub struct Tally {
     pub denied: BTreeMap<MetricSlug, u64>,
     /// What the allowed lines add up to.
     pub allowed_totals: Totals,
+    /// What those of them add up to that this run recorded for sure.
+    pub recorded_totals: Totals,
+    /// What those add up to of which nobody knows whether this run recorded them or an earlier one: the fleet
+    /// had them when it was asked, but it was asked again, since an answer was lost.
+    pub unsure_totals: Totals,
     /// What the fleet refused for good, by line.
     pub refused: LeftOut,
     /// Where the run ended before its end.
@@ -59,8 +64,14 @@ impl Tally {
         for (metric, lines) in more.denied {
             *self.denied.entry(metric).or_default() += lines;
         }
-        for (metric, total) in &more.allowed_totals.0 {
-            self.allowed_totals.add(metric, *total);
+        for (totals, more) in [
+            (&mut self.allowed_totals, &more.allowed_totals),
+            (&mut self.recorded_totals, &more.recorded_totals),
+            (&mut self.unsure_totals, &more.unsure_totals),
+        ] {
+            for (metric, total) in &more.0 {
+                totals.add(metric, *total);
+            }
         }
         self.refused.add(more.refused);
         if let Some(Stopped { line, why }) = more.stopped {

@@ -1,6 +1,7 @@
 //! Whole replays against a fleet that is faked in this process.
 
 mod fake;
+mod notices;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -58,8 +59,19 @@ fn traffic(lines: u32) -> String {
     text
 }
 
+/// The fake works everything off before it answers.
+const WAITS: Waits = Waits {
+    at_most: Duration::from_secs(60),
+    quiet: Duration::from_millis(100),
+    quiet_after_away: Duration::from_millis(200),
+};
+
 async fn replay(fake: &Fake, args: Args) -> anyhow::Result<Report> {
-    run(args, Some(fake.link()), CancellationToken::new()).await
+    replay_waiting(fake, args, WAITS).await
+}
+
+async fn replay_waiting(fake: &Fake, args: Args, waits: Waits) -> anyhow::Result<Report> {
+    run_with(args, Some(fake.link()), CancellationToken::new(), waits).await
 }
 
 fn amounts(totals: &Totals) -> BTreeMap<&str, (u64, u64)> {
@@ -336,6 +348,14 @@ async fn files_that_cannot_be_replayed_are_refused_before_anything_is_sent() {
         "out of the calendar",
     )
     .await;
+    check(
+        "old",
+        "192.0.2.7 - - [10/Oct/2000:13:55:36 -0700] \"GET / HTTP/1.0\" 200 23 \"-\" \"-\"\n",
+        "",
+        "its subscription would begin on 2000-10-01T00:00:00Z, the first of the month of the first line, and that \
+         must be at most 5 minutes ahead and 10 years back: move all lines with --shift-to",
+    )
+    .await;
     let file = TempFile::new("plan", "time,who,n\n2024-03-01T00:00:00Z,a,1\n");
     fake.state().plans.insert("a".to_owned(), "pro".to_owned());
     let options = "--account-column who --metric m=n";
@@ -385,4 +405,58 @@ async fn times_are_moved_as_one() {
         .collect();
     let first = 1_748_736_000;
     assert_eq!(seconds.into_iter().collect::<Vec<_>>(), [first, first + 1]);
+}
+
+#[tokio::test]
+async fn what_other_runs_recorded_for_the_same_accounts_is_told_apart() {
+    let lines = |amounts: [u32; 3]| {
+        let mut text = "time,who,n\n".to_owned();
+        for (second, amount) in amounts.into_iter().enumerate() {
+            text += &format!("2024-03-01T08:00:0{second}Z,a,{amount}\n");
+        }
+        text
+    };
+    let options = "--check --account-column who --metric llm.requests=n";
+    let fake = Fake::with_limit(1_000);
+    let mut before = 0;
+    for (name, text, recorded) in [
+        ("one", lines([1, 2, 3]), 6),
+        ("other", lines([10, 20, 30]), 60),
+        ("other again", lines([10, 20, 30]), 0),
+    ] {
+        let file = TempFile::new(name, &text);
+        let report = replay(&fake, file.args(options)).await.expect("a report");
+        assert!(report.is_complete(), "{name}: {report:?}");
+        let amount = |totals: &Option<Totals>| {
+            let totals = amounts(totals.as_ref().expect("totals"));
+            totals.get("llm.requests").map_or(0, |(amount, _)| *amount)
+        };
+        assert_eq!(amount(&report.ledger_totals_before), before, "{name}");
+        assert_eq!(amount(&report.recorded_totals), recorded, "{name}");
+        before += recorded;
+        assert_eq!(amount(&report.ledger_totals), before, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn an_old_access_log_is_replayed_where_it_is_moved() {
+    let file = TempFile::new(
+        "moved",
+        "192.0.2.7 - - [10/Oct/2000:13:55:36 -0700] \"GET / HTTP/1.0\" 200 23 \"-\" \"-\"\n",
+    );
+    let fake = Fake::default();
+    let report = replay(&fake, file.args("--shift-to 2025-06-01T00:00:00Z"))
+        .await
+        .expect("a report");
+    assert!(report.is_complete() && report.recorded == 2, "{report:?}");
+}
+
+#[test]
+fn lines_that_count_as_nothing_are_not_waited_for() {
+    let file = TempFile::new("nothing", &traffic(100));
+    let args = file.args("--metric llm.tokens_in=ContextTokens --time-column TIMESTAMP");
+    let layout = Layout::of(&scan::first_line(&file.0).expect("a line"), &args).expect("a layout");
+    let scan = scan::scan(&file.0, &layout, true).expect("a scan");
+    // Each fiftieth has no tokens in.
+    assert_eq!((scan.lines, scan.counting_lines), (100, 98));
 }

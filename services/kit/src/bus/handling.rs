@@ -11,18 +11,28 @@ pub type Handler = Arc<dyn Fn(Message) -> BoxFuture<'static, Result<(), HandleEr
 /// Why a message was not handled.
 #[derive(Debug, thiserror::Error)]
 pub enum HandleError {
-    /// Try again later: something is away for the moment.
+    /// This try failed and another may succeed. It counts towards the queue's limit, because the fault may be
+    /// the message's own or the handler's.
     #[error("failed for now")]
     Retry(#[source] BoxError),
+    /// Something that the handler needs is away: tried again until it is back, however long that takes. It
+    /// does not count towards the queue's limit.
+    #[error("something is away")]
+    Away(#[source] BoxError),
     /// It can never succeed: a dead letter at once.
     #[error("can never succeed")]
     Poison(#[source] BoxError),
 }
 
 impl HandleError {
-    /// Something is away for the moment.
+    /// This try failed, and it counts.
     pub fn retry(source: impl Into<BoxError>) -> Self {
         Self::Retry(source.into())
+    }
+
+    /// Something that the handler needs is away.
+    pub fn away(source: impl Into<BoxError>) -> Self {
+        Self::Away(source.into())
     }
 
     /// No try can ever succeed.
@@ -36,7 +46,7 @@ impl HandleError {
 pub enum DeadReason {
     /// Its handler said that it can never succeed.
     Poison,
-    /// It failed in every try it had.
+    /// As many tries as the queue allows failed by its own fault or its handler's.
     DeliveryLimit,
     /// It is no message of this fleet: its id, type or time cannot be read. RabbitMQ only.
     Malformed,
@@ -69,7 +79,7 @@ pub struct DeadLetter {
     pub message: Message,
     /// Why.
     pub reason: DeadReason,
-    /// How often it was tried, from 1.
+    /// How often it was tried, from 1; tries that found something away are among them.
     pub attempts: u32,
     /// What the handler said in the last try, at most 1 KiB.
     pub error: String,
@@ -81,6 +91,15 @@ pub trait DeadLetters: Send + Sync + 'static {
     fn keep(&self, letter: DeadLetter) -> BoxFuture<'_, Result<(), BoxError>>;
 }
 
+/// The tries of one message that have failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Failed {
+    /// All of them. The wait before the next one follows from it.
+    pub(super) tries: u32,
+    /// Those that found nothing away, so that the message or its handler is to blame. The limit is theirs.
+    pub(super) faults: u32,
+}
+
 /// What to do with a message after a try.
 #[derive(Debug)]
 pub(super) enum Verdict {
@@ -90,11 +109,15 @@ pub(super) enum Verdict {
     Again {
         /// How long it waits.
         delay: Duration,
+        /// What has failed by now.
+        failed: Failed,
     },
     /// Nobody can handle it.
     Dead {
         /// Why.
         reason: DeadReason,
+        /// How often it was tried.
+        attempts: u32,
         /// What the handler said.
         error: String,
     },
@@ -126,42 +149,61 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// Decides from how try number `attempt` (from 1) went; counts it and, where it failed, logs it.
+/// Decides from how a try went, `before` which others had failed; counts it and, where it failed, logs it.
 pub(super) fn judge(
     queue: &Queue,
     message: &Message,
-    attempt: u32,
+    before: Failed,
     result: Result<(), HandleError>,
     delays: &[Duration],
 ) -> Verdict {
-    let (error, poison) = match result {
+    let attempt = before.tries.saturating_add(1);
+    let (error, faults, outcome) = match result {
         Ok(()) => {
             count(queue, "ok");
             return Verdict::Handled;
         }
-        Err(HandleError::Poison(error)) => (error, true),
-        Err(HandleError::Retry(error)) => (error, false),
+        Err(HandleError::Away(error)) => (error, before.faults, "away"),
+        Err(HandleError::Retry(error)) => (error, before.faults.saturating_add(1), "retry"),
+        Err(HandleError::Poison(error)) => return dead(queue, message, attempt, DeadReason::Poison, &*error),
     };
-    let (error, reason) = (
-        text(&*error),
-        if poison {
-            DeadReason::Poison
-        } else {
-            DeadReason::DeliveryLimit
-        },
-    );
-    if !poison && attempt < queue.delivery_limit {
-        count(queue, "retry");
-        let delay = delay_after(attempt, delays);
-        let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-        tracing::info!(queue.name, message.id = %message.id, routing_key = message.routing_key, attempt, delay_ms,
-            error, "a message is tried again later");
-        return Verdict::Again { delay };
+    // One that found something away lives on, even where a lower limit came in the meantime.
+    if faults > before.faults && faults >= queue.delivery_limit {
+        return dead(queue, message, attempt, DeadReason::DeliveryLimit, &*error);
     }
+    count(queue, outcome);
+    let (delay, error) = (delay_after(attempt, delays), text(&*error));
+    let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+    if outcome == "away" && attempt > 1 {
+        // It may go on for hours, and was said once.
+        tracing::debug!(queue.name, message.id = %message.id, attempt, delay_ms, error, "still away");
+    } else {
+        tracing::info!(queue.name, message.id = %message.id, routing_key = message.routing_key, attempt, delay_ms,
+            outcome, error, "a message is tried again later");
+    }
+    let failed = Failed {
+        tries: attempt,
+        faults,
+    };
+    Verdict::Again { delay, failed }
+}
+
+fn dead(
+    queue: &Queue,
+    message: &Message,
+    attempts: u32,
+    reason: DeadReason,
+    error: &(dyn std::error::Error + 'static),
+) -> Verdict {
+    let error = text(error);
     count(queue, reason.as_str());
-    tracing::error!(queue.name, message.id = %message.id, routing_key = message.routing_key, attempt, %reason,
+    tracing::error!(queue.name, message.id = %message.id, routing_key = message.routing_key, attempts, %reason,
         error, "a message is a dead letter");
-    Verdict::Dead { reason, error }
+    Verdict::Dead {
+        reason,
+        attempts,
+        error,
+    }
 }
 
 /// What a message waits after failed try number `attempt`; the last step repeats.
@@ -220,24 +262,48 @@ mod tests {
         }
     }
 
+    fn failed(tries: u32, faults: u32) -> Failed {
+        Failed { tries, faults }
+    }
+
     #[test]
     fn verdicts() {
-        let check = |attempt, result, expected: &str| {
-            let verdict = judge(&QUEUE, &message(), attempt, result, &DELAYS);
+        let check = |before, result, expected: &str| {
+            let verdict = judge(&QUEUE, &message(), before, result, &DELAYS);
             assert_eq!(format!("{verdict:?}"), expected);
         };
-        let retry = || Err(HandleError::retry("away"));
-        check(1, Ok(()), "Handled");
-        check(1, retry(), "Again { delay: 1s }");
-        check(2, retry(), "Again { delay: 5s }");
-        check(4, retry(), "Again { delay: 5s }");
-        check(5, retry(), "Dead { reason: DeliveryLimit, error: \"away\" }");
-        check(6, retry(), "Dead { reason: DeliveryLimit, error: \"away\" }");
+        let retry = || Err(HandleError::retry("bug"));
+        let again = |delay, tries, faults| {
+            format!("Again {{ delay: {delay}, failed: Failed {{ tries: {tries}, faults: {faults} }} }}")
+        };
+        check(failed(0, 0), Ok(()), "Handled");
+        check(failed(0, 0), retry(), &again("1s", 1, 1));
+        check(failed(1, 1), retry(), &again("5s", 2, 2));
+        check(failed(3, 3), retry(), &again("5s", 4, 4));
+        let dead =
+            |attempts| format!("Dead {{ reason: DeliveryLimit, attempts: {attempts}, error: \"bug\" }}");
+        check(failed(4, 4), retry(), &dead(5));
+        check(failed(5, 5), retry(), &dead(6));
+        check(failed(90, 4), retry(), &dead(91));
         check(
-            1,
+            failed(0, 0),
             Err(HandleError::poison("bad")),
-            "Dead { reason: Poison, error: \"bad\" }",
+            "Dead { reason: Poison, attempts: 1, error: \"bad\" }",
         );
+    }
+
+    #[test]
+    fn what_is_away_is_waited_for_without_end_and_with_a_bounded_delay() {
+        let mut before = Failed::default();
+        for _ in 0..10_000 {
+            let result = Err(HandleError::away("the account service"));
+            let Verdict::Again { delay, failed } = judge(&QUEUE, &message(), before, result, &DELAYS) else {
+                panic!("given up after {before:?}");
+            };
+            assert!(delay <= DELAYS[1], "{delay:?}");
+            before = failed;
+        }
+        assert_eq!(before, failed(10_000, 0));
     }
 
     #[test]

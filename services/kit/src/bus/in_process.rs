@@ -14,7 +14,7 @@ mod tests;
 
 use super::{
     Config, DeadLetter, DeadLetters, Handler, Message, PublishError, Queue, SubscribeError, Topology,
-    handling::{self, Verdict},
+    handling::{self, Failed, Verdict},
 };
 use std::{
     collections::{BTreeMap, HashMap},
@@ -59,8 +59,8 @@ struct Inner {
 struct State {
     phase: Phase,
     consumers: BTreeMap<&'static str, Arc<Consumer>>,
-    pending: HashMap<Uuid, Ticket>,
-    /// Tells one delivery of an id from a later one of the same id.
+    pending: HashMap<Key, Ticket>,
+    /// Tells one delivery of a key from a later one of the same key.
     deliveries: u64,
 }
 
@@ -94,10 +94,13 @@ impl Progress {
     }
 }
 
+/// A delivery: the message's id, and the queue where it goes to one alone.
+type Key = (Uuid, Option<&'static str>);
+
 /// One message under way, and what its publisher holds of it.
 #[derive(Clone)]
 struct Ticket {
-    id: Uuid,
+    key: Key,
     delivery: u64,
     patience_ends: Instant,
     progress: watch::Receiver<Progress>,
@@ -150,16 +153,26 @@ impl InProcess {
     }
 
     pub(super) async fn publish(&self, messages: Vec<Message>) -> Vec<Result<(), PublishError>> {
-        let begun: Vec<_> = messages.into_iter().map(|message| self.begin(message)).collect();
+        let begun: Vec<_> = messages
+            .into_iter()
+            .map(|message| self.begin(message, None))
+            .collect();
         let mut results = Vec::with_capacity(begun.len());
         for begun in begun {
-            results.push(match begun {
-                Ok(Some(ticket)) => self.inner.wait(ticket).await,
-                Ok(None) => Ok(()),
-                Err(error) => Err(error),
-            });
+            results.push(self.settled(begun).await);
         }
         results
+    }
+
+    pub(super) async fn redeliver(&self, queue: &'static str, message: Message) -> Result<(), PublishError> {
+        self.settled(self.begin(message, Some(queue))).await
+    }
+
+    async fn settled(&self, begun: Result<Option<Ticket>, PublishError>) -> Result<(), PublishError> {
+        match begun? {
+            Some(ticket) => self.inner.wait(ticket).await,
+            None => Ok(()),
+        }
     }
 
     pub(super) async fn run(&self, stop: CancellationToken) {
@@ -190,12 +203,17 @@ impl InProcess {
         metrics::gauge!("octroi_bus_connected", "link" => "in_process").set(0.0);
     }
 
+    pub(super) fn topology(&self) -> &Topology {
+        &self.inner.topology
+    }
+
     pub(super) fn is_ready(&self) -> bool {
         self.inner.state().phase == Phase::Running
     }
 
-    /// Starts a delivery, or joins the one of the same id that is under way. `None`: nobody listens.
-    fn begin(&self, message: Message) -> Result<Option<Ticket>, PublishError> {
+    /// Starts a delivery to every queue that listens, or to `only` one; or joins the same one that is under
+    /// way. `None`: nobody listens.
+    fn begin(&self, message: Message, only: Option<&'static str>) -> Result<Option<Ticket>, PublishError> {
         let mut state = self.inner.state();
         if state.phase != Phase::Running {
             return Err(PublishError::Unavailable);
@@ -204,7 +222,11 @@ impl InProcess {
             id, ref routing_key, ..
         } = message;
         let mut consumers = Vec::new();
-        for queue in self.inner.topology.queues_of(routing_key) {
+        let queues: Vec<_> = match only {
+            Some(queue) => vec![queue],
+            None => self.inner.topology.queues_of(routing_key).collect(),
+        };
+        for queue in queues {
             let Some(consumer) = state.consumers.get(queue) else {
                 return Err(PublishError::Unroutable {
                     routing_key: routing_key.clone(),
@@ -215,7 +237,8 @@ impl InProcess {
         if consumers.is_empty() {
             return Ok(None);
         }
-        if let Some(ticket) = state.pending.get(&id) {
+        let key = (id, only);
+        if let Some(ticket) = state.pending.get(&key) {
             return Ok(Some(ticket.clone()));
         }
         if state.pending.len() >= PENDING_MAX {
@@ -235,16 +258,16 @@ impl InProcess {
         state.deliveries += 1;
         let (delivery, patience_ends) = (state.deliveries, Instant::now() + PUBLISH_WAIT_MAX);
         let ticket = Ticket {
-            id,
+            key,
             delivery,
             patience_ends,
             progress: progress.subscribe(),
         };
-        state.pending.insert(id, ticket.clone());
+        state.pending.insert(key, ticket.clone());
         let inner = Arc::clone(&self.inner);
         self.inner
             .tasks
-            .spawn(async move { inner.deliver(&consumers, &message, &progress).await });
+            .spawn(async move { inner.deliver(key, &consumers, &message, &progress).await });
         Ok(Some(ticket))
     }
 }
@@ -266,10 +289,10 @@ impl Inner {
         let mut state = self.state();
         if state
             .pending
-            .get(&ticket.id)
+            .get(&ticket.key)
             .is_some_and(|pending| pending.delivery == ticket.delivery)
         {
-            state.pending.remove(&ticket.id);
+            state.pending.remove(&ticket.key);
         }
         result
     }
@@ -277,12 +300,13 @@ impl Inner {
     /// `Ok` is the outcome once every queue is through with the message.
     async fn deliver(
         &self,
+        key: Key,
         consumers: &[Arc<Consumer>],
         message: &Message,
         progress: &watch::Sender<Progress>,
     ) {
         let all = consumers.iter().map(async |consumer| {
-            let result = self.deliver_to(consumer, message, progress).await;
+            let result = self.deliver_to(key, consumer, message, progress).await;
             progress.send_modify(|progress| progress.unfinished -= 1);
             result
         });
@@ -292,29 +316,41 @@ impl Inner {
 
     async fn deliver_to(
         &self,
+        key: Key,
         consumer: &Consumer,
         message: &Message,
         progress: &watch::Sender<Progress>,
     ) -> Result<(), PublishError> {
-        let mut attempt = 1;
+        let mut before = Failed::default();
         loop {
             let result = self.attempt(consumer, message).await?;
-            match handling::judge(&consumer.queue, message, attempt, result, &self.retry_delays) {
+            match handling::judge(&consumer.queue, message, before, result, &self.retry_delays) {
                 Verdict::Handled => return Ok(()),
-                Verdict::Again { delay } => self.pause(delay, progress).await?,
-                Verdict::Dead { reason, error } => {
+                Verdict::Again { delay, failed } => {
+                    before = failed;
+                    self.pause(delay, progress).await?;
+                }
+                Verdict::Dead {
+                    reason,
+                    attempts,
+                    error,
+                } => {
+                    if key.1.is_some() {
+                        // Nobody comes for how this went: the letter says it. The next time that somebody puts
+                        // it back is another delivery, and must not be answered with the end of this one.
+                        self.state().pending.remove(&key);
+                    }
                     let (queue, message) = (consumer.queue.name, message.clone());
                     let letter = DeadLetter {
                         queue,
                         message,
                         reason,
-                        attempts: attempt,
+                        attempts,
                         error,
                     };
                     return self.bury(letter, progress).await;
                 }
             }
-            attempt += 1;
         }
     }
 

@@ -8,26 +8,29 @@
 //! ```
 //! Every queue is a durable quorum queue. A message is never given back with a nack: the versions of RabbitMQ
 //! differ in what they make of it. It is copied to where it goes next, and acknowledged once the copy is
-//! confirmed.
+//! confirmed. So the broker counts one delivery for each copy, however often a message is tried; its own limit is
+//! a net for messages that take their consumers down before they are settled.
 //!
 //! Publishing and consuming have a connection each, because a broker that is short of memory stops reading
 //! from a connection that publishes. Each has a supervisor that, on any error, drops it and builds it anew
 //! with everything it declares, without end. lapin's own recovery is not used.
 
 mod consumer;
+mod dead;
 mod declare;
 mod link;
 mod publisher;
 mod supervisor;
 mod wire;
 
+pub use self::dead::{DeadLetterQueues, DeadLetterQueuesError};
 use self::{
     consumer::{Consumer, Consumers},
     declare::Names,
     publisher::{Parcel, Publisher},
     supervisor::{Health, supervise},
 };
-use super::{Config, Handler, Message, PublishError, Queue, SubscribeError, Topology};
+use super::{Config, Handler, Message, PublishError, Queue, SubscribeError, Topology, handling::Failed};
 use crate::config::{ConfigError, Secret};
 use lapin::uri::AMQPUri;
 use std::{
@@ -90,16 +93,33 @@ pub(super) fn parse_url(url: &Secret) -> Result<AMQPUri, ConfigError> {
     Ok(uri)
 }
 
-impl RabbitMq {
-    pub(super) fn new(config: &Config, topology: Topology) -> Result<Self, ConfigError> {
-        let settings = Arc::new(Settings {
+impl Settings {
+    fn new(config: &Config, topology: Topology) -> Result<Self, ConfigError> {
+        Ok(Self {
             uri: parse_url(&config.url)?,
             names: Names::new(&config.namespace),
             topology,
             retry_delays: config.retry_delays(),
             publish_timeout: Duration::from_millis(config.publish_timeout_ms),
             drain: Duration::from_millis(config.drain_ms),
-        });
+        })
+    }
+
+    /// A message for one queue alone, as if it had never been tried.
+    fn parcel_for(&self, queue: &str, message: Message) -> Parcel {
+        Parcel {
+            exchange: String::new(),
+            routing_key: self.names.queue(queue),
+            mandatory: true,
+            properties: wire::properties(&message, Failed::default()),
+            payload: message.payload,
+        }
+    }
+}
+
+impl RabbitMq {
+    pub(super) fn new(config: &Config, topology: Topology) -> Result<Self, ConfigError> {
+        let settings = Arc::new(Settings::new(config, topology)?);
         let inner = Inner {
             publisher: Publisher::new(Arc::clone(&settings)),
             publishing: Health::new("publish"),
@@ -134,7 +154,7 @@ impl RabbitMq {
             let mandatory = self.inner.settings.topology.is_heard(&message.routing_key);
             Parcel {
                 exchange: self.inner.settings.names.exchange(),
-                properties: wire::properties(&message, 0),
+                properties: wire::properties(&message, Failed::default()),
                 routing_key: message.routing_key,
                 mandatory,
                 payload: message.payload,
@@ -144,6 +164,12 @@ impl RabbitMq {
             .publisher
             .send(messages.into_iter().map(parcel).collect())
             .await
+    }
+
+    pub(super) async fn redeliver(&self, queue: &'static str, message: Message) -> Result<(), PublishError> {
+        let parcel = self.inner.settings.parcel_for(queue, message);
+        let sent = self.inner.publisher.send(vec![parcel]).await.pop();
+        sent.unwrap_or(Err(PublishError::Unavailable))
     }
 
     pub(super) async fn run(&self, stop: CancellationToken) {
@@ -173,6 +199,10 @@ impl RabbitMq {
         };
         tokio::join!(publish, consume);
         self.inner.publisher.close();
+    }
+
+    pub(super) fn topology(&self) -> &Topology {
+        &self.inner.settings.topology
     }
 
     pub(super) fn is_ready(&self) -> bool {

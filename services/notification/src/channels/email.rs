@@ -4,10 +4,10 @@
 //! id: where a delivery is repeated because its end was not written down, readers can see that it is the
 //! same one.
 
-use std::{error::Error as _, time::Duration};
+use std::error::Error as _;
 
 use lettre::{
-    Address, AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor,
+    Address, Message,
     message::{
         Mailbox, MultiPart,
         header::{Header, HeaderName, HeaderValue},
@@ -15,28 +15,28 @@ use lettre::{
 };
 use octroi_kit::config::ConfigError;
 
+use super::{
+    server::Server,
+    smtp::{self, Failure},
+};
 use crate::{
     config::{self, Backend},
-    domain::Email,
+    domain::{Email, refusal},
 };
 
-/// How long the mail server has for one command, and for a whole e-mail.
-const COMMAND_MAX: Duration = Duration::from_secs(10);
-const SENDING_MAX: Duration = Duration::from_secs(30);
-
-/// How e-mails leave. Cloning shares the connections.
+/// How e-mails leave.
 #[derive(Clone, Debug)]
 pub enum Mail {
     /// Through a mail server.
     Smtp(Smtp),
-    /// Not at all: they stay in the database, where the console shows them.
+    /// Not at all: they stay in the database, and `ListEmails` shows them.
     Outbox,
 }
 
 /// A mail server, and who we are to it.
 #[derive(Clone, Debug)]
 pub struct Smtp {
-    transport: AsyncSmtpTransport<Tokio1Executor>,
+    server: Server,
     from: Mailbox,
 }
 
@@ -69,12 +69,8 @@ impl Mail {
         if config.backend == Backend::Outbox {
             return Ok(Self::Outbox);
         }
-        // What lettre says of an address may repeat it, and it has a password in it.
-        let builder = AsyncSmtpTransport::<Tokio1Executor>::from_url(config.url.expose())
-            .map_err(|_| ConfigError::new("notification.mail.url", "is no address of a mail server"))?;
-        let transport = builder.timeout(Some(COMMAND_MAX)).build();
         Ok(Self::Smtp(Smtp {
-            transport,
+            server: config.server()?,
             from: config.mailbox()?,
         }))
     }
@@ -102,25 +98,33 @@ fn recipient(email: &Email) -> Result<Address, MailError> {
 impl Smtp {
     async fn send(&self, email: &Email, recipient: Address) -> Result<Accepted, MailError> {
         let message = message(email, recipient, &self.from)?;
-        match tokio::time::timeout(SENDING_MAX, self.transport.send(message)).await {
-            Ok(Ok(response)) => Ok(Accepted::Sent(format!(
-                "{} {}",
-                response.code(),
-                response.first_line().unwrap_or("")
-            ))),
-            Ok(Err(error)) if is_final(&error) => Err(MailError::Never(sentence(&error))),
-            Ok(Err(error)) => Err(MailError::Later(sentence(&error))),
-            Err(_) => Err(MailError::Later("the mail server did not answer in time".into())),
-        }
+        let response = smtp::send(&self.server, &message).await?;
+        Ok(Accepted::Sent(format!(
+            "{} {}",
+            response.code(),
+            response.first_line().unwrap_or("")
+        )))
     }
 }
 
-/// Whether the server refuses this very recipient for good (RFC 5321 §4.2.3). Other permanent refusals, of
-/// our credentials or of our sender, are about the configuration and end when somebody mends it.
-fn is_final(error: &lettre::transport::smtp::Error) -> bool {
-    error
-        .status()
-        .is_some_and(|code| matches!(u16::from(code), 550 | 551 | 553))
+impl From<Failure> for MailError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Silent => Self::Later("the mail server did not answer in time".into()),
+            Failure::Incapable(problem) => Self::Later(problem.into()),
+            Failure::Refused { asked, error } => {
+                let said = error.source().map(ToString::to_string).unwrap_or_default();
+                let is_final = error
+                    .status()
+                    .is_some_and(|code| refusal::is_final(asked, code.into(), &said));
+                if is_final {
+                    Self::Never(sentence(&error))
+                } else {
+                    Self::Later(sentence(&error))
+                }
+            }
+        }
+    }
 }
 
 fn sentence(error: &lettre::transport::smtp::Error) -> String {

@@ -2,3 +2,5 @@
 
 pub mod email;
 pub mod in_app;
+pub(crate) mod server;
+pub(crate) mod smtp;

@@ -1,100 +1,76 @@
-//! The rules: what is worth telling, to whom it matters how much, how figures and dates are written, when
-//! a delivery is tried again.
+//! The rules: what is worth telling, to whom it matters how much, how figures and dates are written, what a
+//! mail server's refusal is about, when a delivery is tried again.
 
 pub mod backoff;
 pub mod figures;
 pub mod name;
+pub mod refusal;
 pub mod threshold;
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use octroi_core::AccountId;
+use octroi_core::{AccountId, named};
 use uuid::Uuid;
 
-/// A closed set that the database writes by name.
-macro_rules! named {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident => $text:literal),* $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum $name {
-            $($(#[$variant_doc])* $variant,)*
-        }
-
-        impl $name {
-            /// Its name, as the database writes it.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $text,)*
-                }
-            }
-
-            /// The one of this name.
-            #[must_use]
-            pub fn from_name(name: &str) -> Option<Self> {
-                match name {
-                    $($text => Some(Self::$variant),)*
-                    _ => None,
-                }
-            }
-        }
-    };
+/// How much a notice matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Severity {
+    /// Good to know.
+    Info,
+    /// Something will stop soon, or cost more.
+    Warning,
+    /// Something has stopped.
+    Critical,
 }
 
-named! {
-    /// How much a notice matters.
-    Severity {
-        /// Good to know.
-        Info => "info",
-        /// Something will stop soon, or cost more.
-        Warning => "warning",
-        /// Something has stopped.
-        Critical => "critical",
-    }
+named!(Severity { Info => "info", Warning => "warning", Critical => "critical" });
+
+/// What a notice is about: the event's routing key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// An account reached a share of a limit.
+    ThresholdCrossed,
 }
 
-named! {
-    /// What a notice is about: the event's routing key.
-    Kind {
-        /// An account reached a share of a limit.
-        ThresholdCrossed => "quota.threshold_crossed",
-    }
+named!(Kind { ThresholdCrossed => "quota.threshold_crossed" });
+
+/// What became of an e-mail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EmailStatus {
+    /// Waits for its next try.
+    Queued,
+    /// Handed to the mail server.
+    Sent,
+    /// Kept here, because no mail server is configured.
+    Kept,
+    /// Given up after the last try.
+    Failed,
 }
 
-named! {
-    /// What became of an e-mail.
-    EmailStatus {
-        /// Waits for its next try.
-        Queued => "queued",
-        /// Handed to the mail server.
-        Sent => "sent",
-        /// Kept here, because no mail server is configured.
-        Kept => "kept",
-        /// Given up after the last try.
-        Failed => "failed",
-    }
+named!(EmailStatus { Queued => "queued", Sent => "sent", Kept => "kept", Failed => "failed" });
+
+/// The language in which people are written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Language {
+    /// English.
+    English,
+    /// French.
+    French,
 }
 
-named! {
-    /// The language in which people are written to.
-    Language {
-        /// English.
-        English => "en",
-        /// French.
-        French => "fr",
-    }
+named!(Language { English => "en", French => "fr" });
+
+/// How a mailing ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MailingEnd {
+    /// Its e-mails are written.
+    Addressed,
+    /// There is nobody to write to any more.
+    Dropped,
 }
 
-named! {
-    /// How a mailing ends.
-    MailingEnd {
-        /// Its e-mails are written.
-        Addressed => "addressed",
-        /// There is nobody to write to any more.
-        Dropped => "dropped",
-    }
-}
+named!(MailingEnd { Addressed => "addressed", Dropped => "dropped" });
 
 /// What is known about what happened, under names that the contract promises.
 pub type Facts = BTreeMap<String, String>;

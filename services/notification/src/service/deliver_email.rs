@@ -7,28 +7,32 @@ use octroi_kit::db::Scope;
 
 use super::Service;
 use crate::{
-    channels::email::{Accepted, MailError},
+    channels::{
+        email::{Accepted, MailError},
+        smtp::SENDING_MAX,
+    },
     domain::{Email, EmailStatus, backoff},
     error::Error,
     store::{self, Delivery},
 };
 
-/// How many e-mails are claimed, and sent, at once.
-const CLAIMS_MAX: i64 = 8;
-/// How long a claimed e-mail is left alone by others: longer than sending one can take.
-const CLAIM_MAX: Duration = Duration::from_secs(120);
+/// How long a claimed e-mail is left alone by others.
+const CLAIM_MAX: Duration = Duration::from_secs(15 * 60);
+/// Who may still be sending an e-mail has its claim, with a minute to write down how it went.
+const _: () = assert!(CLAIM_MAX.as_secs() > SENDING_MAX.as_secs() + 60);
 
 impl Service {
-    /// Claims e-mails that are due. A claim counts as a try, so that an e-mail that ends the process each
-    /// time is given up too.
+    /// Claims up to `count` e-mails that are due. A claim counts as a try, so that an e-mail that ends the
+    /// process each time is given up too.
     ///
     /// # Errors
     /// [`Error`] of the database.
-    pub async fn claim_emails(&self, now: Timestamp) -> Result<Vec<Email>, Error> {
+    pub async fn claim_emails(&self, count: usize, now: Timestamp) -> Result<Vec<Email>, Error> {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
         let until = now.saturating_add(CLAIM_MAX).unwrap_or(Timestamp::MAX);
         self.db
             .transaction(Scope::AllAccounts, move |connection| {
-                Box::pin(async move { Ok(store::claim_emails(connection, CLAIMS_MAX, until, now).await?) })
+                Box::pin(async move { Ok(store::claim_emails(connection, count, until, now).await?) })
             })
             .await
     }

@@ -3,12 +3,8 @@
 use octroi_core::AccountId;
 use octroi_kit::{db::Scope, grpc::MESSAGE_BYTES_MAX};
 
-use super::Service;
-use crate::{
-    domain::Email,
-    error::Error,
-    store::{self, Cursor},
-};
+use super::{Service, page::Paging};
+use crate::{domain::Email, error::Error, store};
 
 /// Which e-mails are asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,34 +40,24 @@ impl Service {
             page_size,
             page_token,
         } = request;
-        let after = self.cursor(LIST, &account, &page_token)?;
+        let paging = Paging {
+            list: LIST,
+            account: &account,
+            size: page_size,
+        };
+        let after = self.page_begin(paging, &page_token)?;
         self.manner(&account).await?;
-        let owner = account.clone();
+        let (owner, count) = (account.clone(), paging.looked_for());
         let mut emails = self
             .db
             .transaction(Scope::Account(account.clone()), move |connection| {
                 Box::pin(async move {
-                    // One more than asked for says whether there is a next page.
-                    Ok::<_, Error>(store::find_emails(connection, &owner, after, page_size + 1).await?)
+                    Ok::<_, Error>(store::find_emails(connection, &owner, after, count).await?)
                 })
             })
             .await?;
-        let size = usize::try_from(page_size)
-            .unwrap_or(usize::MAX)
-            .min(count_that_fits(&emails));
-        let more = emails.len() > size;
-        emails.truncate(size);
-        let next_page_token = match emails.last() {
-            Some(last) if more => self.next_token(
-                LIST,
-                &account,
-                Cursor {
-                    created_at: last.created_at,
-                    id: last.id,
-                },
-            ),
-            _ => String::new(),
-        };
+        let fitting = count_that_fits(&emails);
+        let next_page_token = self.page_end(paging, &mut emails, fitting);
         Ok(EmailPage {
             emails,
             next_page_token,

@@ -3,11 +3,11 @@
 use octroi_core::AccountId;
 use octroi_kit::db::Scope;
 
-use super::Service;
+use super::{Service, page::Paging};
 use crate::{
     channels::in_app::{self, ShownNotice},
     error::Error,
-    store::{self, Counts, Cursor},
+    store::{self, Counts},
     templates::Reader,
 };
 
@@ -47,37 +47,25 @@ impl Service {
             page_size,
             page_token,
         } = request;
-        // A token of one list goes on with that list only.
-        let list = if unread_only { "notices.unread" } else { "notices" };
-        let after = self.cursor(list, &account, &page_token)?;
+        let paging = Paging {
+            list: if unread_only { "notices.unread" } else { "notices" },
+            account: &account,
+            size: page_size,
+        };
+        let after = self.page_begin(paging, &page_token)?;
         let manner = self.manner(&account).await?;
-        let owner = account.clone();
+        let (owner, count) = (account.clone(), paging.looked_for());
         let (mut notices, counts) = self
             .db
             .transaction(Scope::Account(account.clone()), move |connection| {
                 Box::pin(async move {
-                    // One more than asked for says whether there is a next page.
-                    let notices =
-                        store::find_notices(connection, &owner, unread_only, after, page_size + 1).await?;
+                    let notices = store::find_notices(connection, &owner, unread_only, after, count).await?;
                     let counts = store::count_notices(connection, &owner).await?;
                     Ok::<_, Error>((notices, counts))
                 })
             })
             .await?;
-        let size = usize::try_from(page_size).unwrap_or(usize::MAX);
-        let more = notices.len() > size;
-        notices.truncate(size);
-        let next_page_token = match notices.last() {
-            Some(last) if more => self.next_token(
-                list,
-                &account,
-                Cursor {
-                    created_at: last.created_at,
-                    id: last.id,
-                },
-            ),
-            _ => String::new(),
-        };
+        let next_page_token = self.page_end(paging, &mut notices, usize::MAX);
         let reader = Reader {
             language: manner.language,
             zone: &manner.zone,

@@ -5,18 +5,14 @@ mod deliver_email;
 mod list_emails;
 mod list_notices;
 mod mark_notices_read;
+mod page;
 mod take_threshold;
 
 use std::sync::Arc;
 
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::tz::TimeZone;
 use octroi_core::AccountId;
-use octroi_kit::{
-    db::Db,
-    directory::DirectoryError,
-    page::{InvalidPageToken, PageTokens},
-};
-use uuid::Uuid;
+use octroi_kit::{db::Db, directory::DirectoryError, page::PageTokens};
 
 pub use self::{
     list_emails::{EmailPage, ListEmails},
@@ -25,7 +21,7 @@ pub use self::{
     take_threshold::take_threshold_crossed,
 };
 use crate::{
-    accounts::Accounts, config, convert::from_proto_language, domain::Language, error::Error, store::Cursor,
+    accounts::Accounts, config, convert::from_proto_language, domain::Language, error::Error,
     templates::Templates,
 };
 
@@ -85,27 +81,4 @@ impl Service {
             }
         }
     }
-
-    /// Where a page begins.
-    fn cursor(&self, list: &str, account: &AccountId, token: &str) -> Result<Option<Cursor>, Error> {
-        let Some(text) = self.pages.read(list, account.as_str(), token)? else {
-            return Ok(None);
-        };
-        Ok(Some(parse_cursor(&text).ok_or(InvalidPageToken)?))
-    }
-
-    /// The token of the page after the row of `last`.
-    fn next_token(&self, list: &str, account: &AccountId, last: Cursor) -> String {
-        let cursor = format!("{}.{}", last.created_at.as_microsecond(), last.id.simple());
-        self.pages.make(list, account.as_str(), &cursor)
-    }
-}
-
-fn parse_cursor(text: &str) -> Option<Cursor> {
-    let (created_at, id) = text.split_once('.')?;
-    let created_at = Timestamp::from_microsecond(created_at.parse().ok()?).ok()?;
-    Some(Cursor {
-        created_at,
-        id: Uuid::try_parse(id).ok()?,
-    })
 }

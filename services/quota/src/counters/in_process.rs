@@ -1,34 +1,72 @@
 //! Counters in this process, under one lock.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
 use octroi_core::{AccountId, Units};
+use uuid::Uuid;
 
-use super::{ANSWER_TTL_S, Ask, RequestKey, Taken, WindowKey};
-use crate::domain::decision::Level;
+use super::{ANSWER_TTL_S, Ask, Mark, RequestKey, Taken, expiring::Expiring};
+use crate::domain::{decision::Level, window::WindowKey};
 
-/// The most windows that are remembered of one account; the oldest go first and are seeded again.
+/// The most windows that are remembered of one account; those that ended go first, then those that nobody
+/// used for longest. They are seeded again when they are needed.
 const WINDOWS_MAX: usize = 256;
-/// The most answers that are remembered; the oldest go first.
-const ANSWERS_MAX: usize = 200_000;
+/// From so many accounts on, those that nobody used for [`IDLE_MAX`] are forgotten.
+const ACCOUNTS_MAX: usize = 100_000;
+const IDLE_MAX: Duration = Duration::from_secs(3_600);
+/// The most memory for answers, and for marks, in bytes; the oldest go first.
+const BYTES_MAX: usize = 64 << 20;
 
-type AnswerKey = (AccountId, RequestKey);
+type AccountRequest = (AccountId, RequestKey);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
+struct Account {
+    windows: HashMap<WindowKey, Slot>,
+    used_at: Instant,
+}
+
+/// What is known of one window.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    /// None while it is cold.
+    decided: Option<Units>,
+    direct: Units,
+    used_at: Instant,
+}
+
+#[derive(Debug)]
 struct State {
-    levels: HashMap<AccountId, HashMap<WindowKey, Level>>,
-    answers: HashMap<AnswerKey, (Instant, Vec<u8>)>,
-    answers_by_age: VecDeque<(Instant, AnswerKey)>,
+    accounts: HashMap<AccountId, Account>,
+    /// The account count at which idle ones are looked for next.
+    sweep_at: usize,
+    marks: Expiring<AccountRequest, ([u8; 32], Uuid)>,
+    answers: Expiring<AccountRequest, Vec<u8>>,
 }
 
 /// Counters in this process, under one lock. Cloning shares them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct InProcess {
     state: Arc<Mutex<State>>,
+}
+
+impl Default for InProcess {
+    fn default() -> Self {
+        let life = Duration::from_secs(ANSWER_TTL_S);
+        let state = State {
+            accounts: HashMap::new(),
+            sweep_at: ACCOUNTS_MAX,
+            marks: Expiring::new(life, BYTES_MAX),
+            answers: Expiring::new(life, BYTES_MAX),
+        };
+        Self {
+            state: Arc::new(Mutex::new(state)),
+        }
+    }
 }
 
 impl InProcess {
@@ -37,123 +75,179 @@ impl InProcess {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn take(&self, account: &AccountId, asks: &[Ask]) -> Taken {
+    pub(super) fn take(&self, account: &AccountId, mark: &Mark, asks: &[Ask]) -> Taken {
+        let now = Instant::now();
         let mut state = self.state();
-        let levels = state.levels.entry(account.clone()).or_default();
-        let keys = asks.iter().map(|ask| &ask.key);
-        let mut found = match found(levels, keys) {
-            Ok(found) => found,
+        let state = &mut *state;
+        let keys: Vec<&WindowKey> = asks.iter().map(|ask| &ask.key).collect();
+        let mut levels = match state.levels(account, &keys, now) {
+            Ok(levels) => levels,
             Err(cold) => return Taken::Cold(cold),
         };
-        if asks
-            .iter()
-            .zip(&found)
-            .any(|(ask, level)| !level.has_room_for(ask.amount, ask.max))
-        {
-            return Taken::No(found);
+        let request = (account.clone(), mark.key.clone());
+        let new_mark = (mark.content_hash, mark.attempt);
+        if let Some((content_hash, _)) = state.marks.get(&request, now) {
+            if *content_hash != mark.content_hash {
+                return Taken::Reused;
+            }
+            state.set_mark(request, new_mark, now);
+            return Taken::Before(levels);
         }
-        for (ask, level) in asks.iter().zip(&mut found) {
+        if (asks.iter().zip(&levels)).any(|(ask, level)| !level.has_room_for(ask.amount, ask.max)) {
+            return Taken::No(levels);
+        }
+        for (ask, level) in asks.iter().zip(&mut levels) {
             // There is room, so the sum can be counted.
             level.decided = level.decided.checked_add(ask.amount).unwrap_or(Units::MAX);
-            levels.insert(ask.key.clone(), *level);
+            if let Some(slot) = state.slot(account, &ask.key) {
+                slot.decided = Some(level.decided);
+            }
         }
-        Taken::Yes(found)
+        state.set_mark(request, new_mark, now);
+        Taken::Yes(levels)
     }
 
-    pub(super) fn look(&self, account: &AccountId, keys: &[WindowKey]) -> Taken {
-        let state = self.state();
-        let empty = HashMap::new();
-        match found(state.levels.get(account).unwrap_or(&empty), keys.iter()) {
-            Ok(found) => Taken::No(found),
-            Err(cold) => Taken::Cold(cold),
-        }
+    pub(super) fn look(&self, account: &AccountId, keys: &[WindowKey]) -> Result<Vec<Level>, Vec<usize>> {
+        let keys: Vec<&WindowKey> = keys.iter().collect();
+        self.state().levels(account, &keys, Instant::now())
     }
 
-    pub(super) fn give_back(&self, account: &AccountId, asks: &[Ask]) {
+    pub(super) fn give_back(&self, account: &AccountId, mark: &Mark, asks: &[Ask]) {
         let mut state = self.state();
-        let Some(levels) = state.levels.get_mut(account) else {
+        let request = (account.clone(), mark.key.clone());
+        let ours = state.marks.get(&request, Instant::now());
+        if ours.is_none_or(|(_, attempt)| *attempt != mark.attempt) {
             return;
-        };
+        }
+        state.marks.remove(&request);
         for ask in asks {
-            if let Some(level) = levels.get_mut(&ask.key) {
-                level.decided = level.decided.saturating_sub(ask.amount);
+            if let Some(slot) = state.slot(account, &ask.key) {
+                slot.decided = slot.decided.map(|decided| decided.saturating_sub(ask.amount));
             }
         }
     }
 
-    pub(super) fn seed(&self, account: &AccountId, seeds: &[(WindowKey, Level)]) {
+    pub(super) fn seed(&self, account: &AccountId, seeds: &[(WindowKey, Level)], now: Timestamp) {
+        let used_at = Instant::now();
         let mut state = self.state();
-        let levels = state.levels.entry(account.clone()).or_default();
+        let windows = state.windows(account, used_at);
         for (key, level) in seeds {
-            levels.entry(key.clone()).or_insert(*level);
-        }
-        while levels.len() > WINDOWS_MAX {
-            let oldest = levels.keys().min_by_key(|key| (key.end, key.start)).cloned();
-            let Some(oldest) = oldest else { break };
-            levels.remove(&oldest);
-        }
-    }
-
-    pub(super) fn raise_direct(&self, account: &AccountId, totals: &[(WindowKey, Units)]) {
-        let mut state = self.state();
-        let Some(levels) = state.levels.get_mut(account) else {
-            return;
-        };
-        for (key, total) in totals {
-            if let Some(level) = levels.get_mut(key) {
-                level.direct = level.direct.max(*total);
+            let slot = windows.entry(key.clone()).or_insert(Slot::cold(used_at));
+            if slot.decided.is_none() {
+                slot.decided = Some(level.decided);
+                slot.direct = slot.direct.max(level.direct);
             }
         }
+        forget_windows(windows, |key| seeds.iter().any(|(seeded, _)| seeded == key), now);
+    }
+
+    pub(super) fn raise_direct(&self, account: &AccountId, totals: &[(WindowKey, Units)], now: Timestamp) {
+        let used_at = Instant::now();
+        let mut state = self.state();
+        let windows = state.windows(account, used_at);
+        for (key, total) in totals {
+            let slot = windows.entry(key.clone()).or_insert(Slot::cold(used_at));
+            slot.direct = slot.direct.max(*total);
+        }
+        forget_windows(windows, |_| false, now);
     }
 
     pub(super) fn remember(&self, account: &AccountId, key: &RequestKey, answer: Vec<u8>) {
-        let mut state = self.state();
-        let now = Instant::now();
-        let key = (account.clone(), key.clone());
-        state.answers.insert(key.clone(), (now, answer));
-        state.answers_by_age.push_back((now, key));
-        loop {
-            let too_many = state.answers.len() > ANSWERS_MAX;
-            let Some((at, _)) = state.answers_by_age.front() else {
-                break;
-            };
-            if !too_many && !is_old(*at) {
-                break;
-            }
-            let Some((at, key)) = state.answers_by_age.pop_front() else {
-                break;
-            };
-            if state.answers.get(&key).is_some_and(|(kept_at, _)| *kept_at == at) {
-                state.answers.remove(&key);
-                if too_many {
-                    metrics::counter!("octroi_quota_answers_evicted_total").increment(1);
-                }
-            }
-        }
+        let (request, bytes) = ((account.clone(), key.clone()), answer.len());
+        let early = self.state().answers.set(request, answer, bytes, Instant::now());
+        metrics::counter!("octroi_quota_answers_evicted_total").increment(early);
     }
 
     pub(super) fn recall(&self, account: &AccountId, key: &RequestKey) -> Option<Vec<u8>> {
-        let state = self.state();
-        let (at, answer) = state.answers.get(&(account.clone(), key.clone()))?;
-        (!is_old(*at)).then(|| answer.clone())
+        let request = (account.clone(), key.clone());
+        self.state().answers.get(&request, Instant::now()).cloned()
     }
 }
 
-fn is_old(at: Instant) -> bool {
-    at.elapsed() > Duration::from_secs(ANSWER_TTL_S)
-}
-
-/// The levels of all windows, or the indices of those that are cold.
-fn found<'k>(
-    levels: &HashMap<WindowKey, Level>,
-    keys: impl Iterator<Item = &'k WindowKey>,
-) -> Result<Vec<Level>, Vec<usize>> {
-    let (mut found, mut cold) = (Vec::new(), Vec::new());
-    for (index, key) in keys.enumerate() {
-        match levels.get(key) {
-            Some(level) => found.push(*level),
-            None => cold.push(index),
+impl Slot {
+    fn cold(used_at: Instant) -> Self {
+        Self {
+            decided: None,
+            direct: Units::ZERO,
+            used_at,
         }
     }
-    if cold.is_empty() { Ok(found) } else { Err(cold) }
+}
+
+impl State {
+    /// The levels of all windows, or the indices of those that are cold.
+    fn levels(
+        &mut self,
+        account: &AccountId,
+        keys: &[&WindowKey],
+        now: Instant,
+    ) -> Result<Vec<Level>, Vec<usize>> {
+        let (mut levels, mut cold) = (Vec::new(), Vec::new());
+        let mut account = self.accounts.get_mut(account);
+        if let Some(account) = &mut account {
+            account.used_at = now;
+        }
+        for (index, key) in keys.iter().enumerate() {
+            let slot = account.as_mut().and_then(|account| account.windows.get_mut(*key));
+            match slot.and_then(|slot| slot.decided.map(|decided| (slot, decided))) {
+                Some((slot, decided)) => {
+                    slot.used_at = now;
+                    levels.push(Level {
+                        decided,
+                        direct: slot.direct,
+                    });
+                }
+                None => cold.push(index),
+            }
+        }
+        if cold.is_empty() { Ok(levels) } else { Err(cold) }
+    }
+
+    fn slot(&mut self, account: &AccountId, key: &WindowKey) -> Option<&mut Slot> {
+        self.accounts.get_mut(account)?.windows.get_mut(key)
+    }
+
+    fn set_mark(&mut self, request: AccountRequest, mark: ([u8; 32], Uuid), now: Instant) {
+        let early = self.marks.set(request, mark, size_of::<([u8; 32], Uuid)>(), now);
+        metrics::counter!("octroi_quota_marks_evicted_total").increment(early);
+    }
+
+    fn windows(&mut self, account: &AccountId, now: Instant) -> &mut HashMap<WindowKey, Slot> {
+        if self.accounts.len() >= self.sweep_at {
+            self.accounts
+                .retain(|_, account| now.duration_since(account.used_at) < IDLE_MAX);
+            // Where all are busy, looking at each of them again at once would find the same.
+            self.sweep_at = ACCOUNTS_MAX.max(self.accounts.len() * 2);
+        }
+        let account = self.accounts.entry(account.clone()).or_insert_with(|| Account {
+            windows: HashMap::new(),
+            used_at: now,
+        });
+        account.used_at = now;
+        &mut account.windows
+    }
+}
+
+/// Forgets windows until no more than [`WINDOWS_MAX`] are left, but none that `needed` speaks for.
+fn forget_windows(
+    windows: &mut HashMap<WindowKey, Slot>,
+    needed: impl Fn(&WindowKey) -> bool,
+    now: Timestamp,
+) {
+    let Some(surplus) = windows
+        .len()
+        .checked_sub(WINDOWS_MAX)
+        .filter(|surplus| *surplus > 0)
+    else {
+        return;
+    };
+    let mut candidates: Vec<(bool, Instant, WindowKey)> = windows
+        .iter()
+        .filter(|(key, _)| !needed(key))
+        .map(|(key, slot)| (key.end > now, slot.used_at, key.clone()))
+        .collect();
+    candidates.sort_by_key(|(open, used_at, _)| (*open, *used_at));
+    for (_, _, key) in candidates.into_iter().take(surplus) {
+        windows.remove(&key);
+    }
 }

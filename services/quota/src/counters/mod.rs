@@ -3,44 +3,23 @@
 //! A port with two variants, chosen once: one lock in this process, or one script in Redis. The counters
 //! are a copy of the ledger: a window that they do not know is *cold*, and is seeded from the ledger
 //! before anything is taken from it.
+//!
+//! Taking leaves a *mark* of the request, in the same step: a request that comes again, because its answer
+//! was lost or the ledger did not answer, takes nothing a second time.
 
+mod expiring;
 mod in_process;
 mod redis;
 
 use jiff::Timestamp;
-use octroi_core::{AccountId, MetricSlug, Period, RequestId, Units, Window};
+use octroi_core::{AccountId, RequestId, Units};
+use uuid::Uuid;
 
 pub use self::{in_process::InProcess, redis::Redis};
 use crate::{
     config::{Backend, CountersConfig},
-    domain::decision::Level,
+    domain::{decision::Level, window::WindowKey},
 };
-
-/// One window of one account.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct WindowKey {
-    /// The metric.
-    pub metric: MetricSlug,
-    /// The period.
-    pub period: Period,
-    /// The window's first instant.
-    pub start: Timestamp,
-    /// The first instant after it; [`Timestamp::MAX`] where there is none.
-    pub end: Timestamp,
-}
-
-impl WindowKey {
-    /// The window of a metric's limit.
-    #[must_use]
-    pub fn new(metric: &MetricSlug, period: Period, window: Window) -> Self {
-        Self {
-            metric: metric.clone(),
-            period,
-            start: window.start,
-            end: window.end,
-        }
-    }
-}
 
 /// What is asked of one window.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +41,10 @@ pub enum Taken {
     Yes(Vec<Level>),
     /// A window had no room, so nothing was taken; these are the levels.
     No(Vec<Level>),
+    /// The request took its amounts before, and nothing more was taken; these are the levels.
+    Before(Vec<Level>),
+    /// The request took before, with another content. Nothing was taken.
+    Reused,
 }
 
 /// Which request, of whom.
@@ -73,12 +56,23 @@ pub struct RequestKey {
     pub request: RequestId,
 }
 
+/// What a request leaves where it takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// Which request.
+    pub key: RequestKey,
+    /// What must be the same when it comes again.
+    pub content_hash: [u8; 32],
+    /// Which of its attempts this is. The last one decides what becomes of the units.
+    pub attempt: Uuid,
+}
+
 /// The counters cannot be reached.
 #[derive(Debug, thiserror::Error)]
 #[error("the counters cannot be reached")]
 pub struct CountersError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
 
-/// How long an answer is remembered, in seconds.
+/// How long an answer, and a mark, is remembered, in seconds.
 pub const ANSWER_TTL_S: u64 = 600;
 
 /// The port.
@@ -94,7 +88,7 @@ impl Counters {
     /// The counters that the configuration names.
     ///
     /// # Errors
-    /// [`CountersError`] where the address is none, or Redis cannot be reached for 10 s.
+    /// [`CountersError`] where the address is none, or Redis cannot be reached.
     pub async fn connect(config: &CountersConfig) -> Result<Self, CountersError> {
         Ok(match config.backend {
             Backend::InProcess => Self::InProcess(InProcess::default()),
@@ -102,42 +96,59 @@ impl Counters {
         })
     }
 
-    /// Takes from every window or from none.
+    /// Takes from every window or from none, and leaves `mark`. An attempt that finds the mark of an earlier
+    /// one takes nothing and answers for the units from now on.
     ///
     /// # Errors
     /// [`CountersError`]; whether anything was taken is then unknown.
     pub async fn take(
         &self,
         account: &AccountId,
+        mark: &Mark,
         asks: &[Ask],
         now: Timestamp,
     ) -> Result<Taken, CountersError> {
+        if asks.is_empty() {
+            return Ok(Taken::Yes(Vec::new()));
+        }
         match self {
-            Self::Redis(redis) => redis.take(account, asks, now).await,
-            Self::InProcess(memory) => Ok(memory.take(account, asks)),
+            Self::Redis(redis) => redis.take(account, mark, asks, now).await,
+            Self::InProcess(memory) => Ok(memory.take(account, mark, asks)),
         }
     }
 
-    /// Looks at every window and takes nothing.
+    /// The levels of every window, or the indices of those that must be seeded first.
     ///
     /// # Errors
     /// [`CountersError`].
-    pub async fn look(&self, account: &AccountId, keys: &[WindowKey]) -> Result<Taken, CountersError> {
+    pub async fn look(
+        &self,
+        account: &AccountId,
+        keys: &[WindowKey],
+    ) -> Result<Result<Vec<Level>, Vec<usize>>, CountersError> {
         match self {
+            _ if keys.is_empty() => Ok(Ok(Vec::new())),
             Self::Redis(redis) => redis.look(account, keys).await,
             Self::InProcess(memory) => Ok(memory.look(account, keys)),
         }
     }
 
-    /// Gives back what [`Counters::take`] took and nobody used.
+    /// Gives back what the attempt took and nobody used, and forgets its mark. Where a later attempt of the
+    /// same request came in between, the units are that one's, and nothing happens.
     ///
     /// # Errors
-    /// [`CountersError`]; the units then stay taken.
-    pub async fn give_back(&self, account: &AccountId, asks: &[Ask]) -> Result<(), CountersError> {
+    /// [`CountersError`]; whether anything was given back is then unknown.
+    pub async fn give_back(
+        &self,
+        account: &AccountId,
+        mark: &Mark,
+        asks: &[Ask],
+    ) -> Result<(), CountersError> {
         match self {
-            Self::Redis(redis) => redis.give_back(account, asks).await,
+            _ if asks.is_empty() => Ok(()),
+            Self::Redis(redis) => redis.give_back(account, mark, asks).await,
             Self::InProcess(memory) => {
-                memory.give_back(account, asks);
+                memory.give_back(account, mark, asks);
                 Ok(())
             }
         }
@@ -154,16 +165,17 @@ impl Counters {
         now: Timestamp,
     ) -> Result<(), CountersError> {
         match self {
+            _ if levels.is_empty() => Ok(()),
             Self::Redis(redis) => redis.seed(account, levels, now).await,
             Self::InProcess(memory) => {
-                memory.seed(account, levels);
+                memory.seed(account, levels, now);
                 Ok(())
             }
         }
     }
 
     /// Tells the counters how much was recorded after the fact in windows, as a total: less than they know
-    /// is old news. A cold window stays cold.
+    /// is old news. A cold window stays cold, and its seed counts at least this much.
     ///
     /// # Errors
     /// [`CountersError`].
@@ -171,11 +183,13 @@ impl Counters {
         &self,
         account: &AccountId,
         totals: &[(WindowKey, Units)],
+        now: Timestamp,
     ) -> Result<(), CountersError> {
         match self {
-            Self::Redis(redis) => redis.raise_direct(account, totals).await,
+            _ if totals.is_empty() => Ok(()),
+            Self::Redis(redis) => redis.raise_direct(account, totals, now).await,
             Self::InProcess(memory) => {
-                memory.raise_direct(account, totals);
+                memory.raise_direct(account, totals, now);
                 Ok(())
             }
         }

@@ -1,7 +1,7 @@
 //! Counters in Redis, one script a step.
 //!
-//! A window is a hash of its own; all of an account share a hash tag, so that a script finds them on one
-//! node. A window is forgotten a day after its end, or two days after its last use where it has none; it is
+//! A window is a hash of its own, and so is a request's mark; all of an account share a hash tag, so that a
+//! script finds them on one node. A window is forgotten a day after its end, or two days after its last use where it has none; it is
 //! seeded from the ledger when it is needed again.
 
 use std::{sync::Arc, time::Duration};
@@ -17,8 +17,11 @@ use fred::{
 use jiff::Timestamp;
 use octroi_core::{AccountId, Units};
 
-use super::{ANSWER_TTL_S, Ask, CountersError, RequestKey, Taken, WindowKey};
-use crate::{config::CountersConfig, domain::decision::Level};
+use super::{ANSWER_TTL_S, Ask, CountersError, Mark, RequestKey, Taken};
+use crate::{
+    config::CountersConfig,
+    domain::{decision::Level, window::WindowKey},
+};
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -31,6 +34,7 @@ struct Inner {
     pool: Pool,
     namespace: String,
     take: Script,
+    look: Script,
     seed: Script,
     give_back: Script,
     raise_direct: Script,
@@ -75,6 +79,7 @@ impl Redis {
             pool,
             namespace: config.namespace.clone(),
             take: Script::from_lua(include_str!("take.lua")),
+            look: Script::from_lua(include_str!("look.lua")),
             seed: Script::from_lua(include_str!("seed.lua")),
             give_back: Script::from_lua(include_str!("give_back.lua")),
             raise_direct: Script::from_lua(include_str!("raise_direct.lua")),
@@ -103,45 +108,70 @@ impl Redis {
         Ok(answer.into_array())
     }
 
+    /// The request's mark, then its windows.
+    fn keys(&self, account: &AccountId, mark: &Mark, asks: &[Ask]) -> Vec<String> {
+        let mark = self.request_key("m", account, &mark.key);
+        let windows = asks.iter().map(|ask| self.key(account, &ask.key));
+        std::iter::once(mark).chain(windows).collect()
+    }
+
     pub(super) async fn take(
         &self,
         account: &AccountId,
+        mark: &Mark,
         asks: &[Ask],
         now: Timestamp,
     ) -> Result<Taken, CountersError> {
-        if asks.is_empty() {
-            return Ok(Taken::Yes(Vec::new()));
-        }
-        let keys = asks.iter().map(|ask| self.key(account, &ask.key)).collect();
-        let mut arguments = Vec::with_capacity(asks.len() * 3);
+        let mut arguments = vec![
+            hex::encode(mark.content_hash),
+            mark.attempt.to_string(),
+            (ANSWER_TTL_S * 1_000).to_string(),
+        ];
         for ask in asks {
             arguments.push(ask.amount.to_string());
             arguments.push(ask.max.map_or_else(|| "-1".to_owned(), |max| max.to_string()));
             arguments.push(forget_after_ms(&ask.key, now).to_string());
         }
-        read_taken(&self.run(&self.0.take, keys, arguments).await?)
+        let answer = self
+            .run(&self.0.take, self.keys(account, mark, asks), arguments)
+            .await?;
+        let (verdict, numbers) = read_answer(&answer)?;
+        match verdict.as_str() {
+            "cold" => Ok(Taken::Cold(indices(&numbers))),
+            "yes" => Ok(Taken::Yes(levels(&numbers)?)),
+            "no" => Ok(Taken::No(levels(&numbers)?)),
+            "before" => Ok(Taken::Before(levels(&numbers)?)),
+            "reused" => Ok(Taken::Reused),
+            _ => Err(unreadable()),
+        }
     }
 
-    pub(super) async fn look(&self, account: &AccountId, keys: &[WindowKey]) -> Result<Taken, CountersError> {
-        // Taking nothing from a window that may hold nothing never fits, so this never changes anything.
-        if keys.is_empty() {
-            return Ok(Taken::No(Vec::new()));
-        }
+    pub(super) async fn look(
+        &self,
+        account: &AccountId,
+        keys: &[WindowKey],
+    ) -> Result<Result<Vec<Level>, Vec<usize>>, CountersError> {
         let names = keys.iter().map(|key| self.key(account, key)).collect();
-        let arguments = keys
-            .iter()
-            .flat_map(|_| ["1".to_owned(), "0".to_owned(), "0".to_owned()])
-            .collect();
-        read_taken(&self.run(&self.0.take, names, arguments).await?)
+        let answer = self.run(&self.0.look, names, Vec::new()).await?;
+        let (verdict, numbers) = read_answer(&answer)?;
+        match verdict.as_str() {
+            "cold" => Ok(Err(indices(&numbers))),
+            "levels" => levels(&numbers).map(Ok),
+            _ => Err(unreadable()),
+        }
     }
 
-    pub(super) async fn give_back(&self, account: &AccountId, asks: &[Ask]) -> Result<(), CountersError> {
-        if asks.is_empty() {
-            return Ok(());
-        }
-        let keys = asks.iter().map(|ask| self.key(account, &ask.key)).collect();
-        let arguments = asks.iter().map(|ask| ask.amount.to_string()).collect();
-        self.run(&self.0.give_back, keys, arguments).await.map(drop)
+    pub(super) async fn give_back(
+        &self,
+        account: &AccountId,
+        mark: &Mark,
+        asks: &[Ask],
+    ) -> Result<(), CountersError> {
+        let amounts = asks.iter().map(|ask| ask.amount.to_string());
+        let arguments = std::iter::once(mark.attempt.to_string()).chain(amounts).collect();
+        self.run(&self.0.give_back, self.keys(account, mark, asks), arguments)
+            .await
+            .map(drop)
     }
 
     pub(super) async fn seed(
@@ -150,9 +180,6 @@ impl Redis {
         levels: &[(WindowKey, Level)],
         now: Timestamp,
     ) -> Result<(), CountersError> {
-        if levels.is_empty() {
-            return Ok(());
-        }
         let keys = levels.iter().map(|(key, _)| self.key(account, key)).collect();
         let mut arguments = Vec::with_capacity(levels.len() * 3);
         for (key, level) in levels {
@@ -167,18 +194,21 @@ impl Redis {
         &self,
         account: &AccountId,
         totals: &[(WindowKey, Units)],
+        now: Timestamp,
     ) -> Result<(), CountersError> {
-        if totals.is_empty() {
-            return Ok(());
-        }
         let keys = totals.iter().map(|(key, _)| self.key(account, key)).collect();
-        let arguments = totals.iter().map(|(_, total)| total.to_string()).collect();
+        let mut arguments = Vec::with_capacity(totals.len() * 2);
+        for (key, total) in totals {
+            arguments.push(total.to_string());
+            arguments.push(forget_after_ms(key, now).to_string());
+        }
         self.run(&self.0.raise_direct, keys, arguments).await.map(drop)
     }
 
-    fn answer_key(&self, account: &AccountId, key: &RequestKey) -> String {
+    /// `kind` is `m` for a mark and `r` for an answer.
+    fn request_key(&self, kind: &str, account: &AccountId, key: &RequestKey) -> String {
         format!(
-            "{}:{{{account}}}:r:{}:{}",
+            "{}:{{{account}}}:{kind}:{}:{}",
             self.0.namespace, key.caller, key.request
         )
     }
@@ -194,7 +224,13 @@ impl Redis {
         let answer = Value::Bytes(answer.into());
         self.0
             .pool
-            .set::<(), _, _>(self.answer_key(account, key), answer, expiration, None, false)
+            .set::<(), _, _>(
+                self.request_key("r", account, key),
+                answer,
+                expiration,
+                None,
+                false,
+            )
             .await?;
         Ok(())
     }
@@ -204,7 +240,7 @@ impl Redis {
         account: &AccountId,
         key: &RequestKey,
     ) -> Result<Option<Vec<u8>>, CountersError> {
-        let answer: Value = self.0.pool.get(self.answer_key(account, key)).await?;
+        let answer: Value = self.0.pool.get(self.request_key("r", account, key)).await?;
         Ok(answer.into_bytes().map(|bytes| bytes.to_vec()))
     }
 
@@ -223,33 +259,32 @@ fn forget_after_ms(key: &WindowKey, now: Timestamp) -> i64 {
     (key.end.as_millisecond() - now.as_millisecond()).max(0) + DAY_MS
 }
 
-fn read_taken(answer: &[Value]) -> Result<Taken, CountersError> {
+/// What a script says: a word, and numbers.
+fn read_answer(answer: &[Value]) -> Result<(String, Vec<u64>), CountersError> {
     let (verdict, rest) = answer.split_first().ok_or_else(unreadable)?;
+    let verdict = verdict.as_string().ok_or_else(unreadable)?;
     let numbers: Option<Vec<u64>> = rest.iter().map(Value::as_u64).collect();
-    let numbers = numbers.ok_or_else(unreadable)?;
-    let levels = || -> Result<Vec<Level>, CountersError> {
-        numbers
-            .chunks_exact(2)
-            .map(|pair| match pair {
-                [decided, direct] => Ok(Level {
-                    decided: units(*decided)?,
-                    direct: units(*direct)?,
-                }),
-                _ => Err(unreadable()),
-            })
-            .collect()
-    };
-    match verdict.as_str().as_deref() {
-        Some("cold") => Ok(Taken::Cold(
-            numbers
-                .iter()
-                .filter_map(|index| usize::try_from(*index).ok())
-                .collect(),
-        )),
-        Some("yes") => Ok(Taken::Yes(levels()?)),
-        Some("no") => Ok(Taken::No(levels()?)),
-        _ => Err(unreadable()),
-    }
+    Ok((verdict, numbers.ok_or_else(unreadable)?))
+}
+
+fn indices(numbers: &[u64]) -> Vec<usize> {
+    numbers
+        .iter()
+        .filter_map(|index| usize::try_from(*index).ok())
+        .collect()
+}
+
+fn levels(numbers: &[u64]) -> Result<Vec<Level>, CountersError> {
+    numbers
+        .chunks_exact(2)
+        .map(|pair| match pair {
+            [decided, direct] => Ok(Level {
+                decided: units(*decided)?,
+                direct: units(*direct)?,
+            }),
+            _ => Err(unreadable()),
+        })
+        .collect()
 }
 
 fn units(number: u64) -> Result<Units, CountersError> {

@@ -1,9 +1,13 @@
--- Tells what the ledger says of a window that is not known yet.
--- KEYS: as in take.lua. ARGV: per window: decided, direct, and after how long it may be forgotten (ms).
+-- Tells what the ledger says of a window that is cold.
+-- KEYS: one hash a window, as in take.lua. ARGV: per window: decided, direct, and after how long it may be
+--   forgotten (ms).
 for i, key in ipairs(KEYS) do
   if redis.call('HSETNX', key, 'd', ARGV[3 * i - 2]) == 1 then
-    redis.call('HSET', key, 'x', ARGV[3 * i - 1])
+    local x = tonumber(redis.call('HGET', key, 'x') or '-1')
+    if tonumber(ARGV[3 * i - 1]) > x then
+      redis.call('HSET', key, 'x', ARGV[3 * i - 1])
+    end
     redis.call('PEXPIRE', key, ARGV[3 * i])
   end
 end
-return 'ok'
+return { 'ok' }

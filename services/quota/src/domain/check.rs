@@ -1,8 +1,16 @@
 //! What is asked: amounts of metrics, and features.
 
 use jiff::Timestamp;
-use octroi_core::{AccountId, FeatureSlug, MetricSlug, RequestId, Units};
+use octroi_core::{
+    AccountId, FeaturePlans, FeatureSlug, MetricSlug, RequestId, Units, Violations,
+    event_time::{EVENT_TIME_RULE, may_be_recorded},
+};
 use sha2::{Digest as _, Sha256};
+
+use super::{
+    decision::Asked,
+    holding::{AccountLimits, Catalog},
+};
 
 /// The most metrics of one check.
 pub const ITEMS_MAX: usize = 16;
@@ -45,6 +53,69 @@ pub struct Check {
 }
 
 impl Check {
+    /// Whether it asks for what can be counted and recorded at `now`, given that `catalog` knows its metrics.
+    ///
+    /// # Errors
+    /// The fields that break a rule.
+    pub fn validate(&self, catalog: &Catalog, now: Timestamp) -> Result<(), Violations> {
+        let mut violations = Violations::default();
+        for (index, item) in self.items.iter().enumerate() {
+            if let Some(metric) = catalog.metrics.get(&item.metric) {
+                let checked = metric.aggregation.check_amount(item.amount);
+                violations.take(format!("items[{index}].amount"), checked);
+            }
+        }
+        if (self.event_at).is_some_and(|at| !may_be_recorded(at, now, self.backfill)) {
+            violations.add("event_time", EVENT_TIME_RULE);
+        }
+        violations.finish()
+    }
+
+    /// The first metric that the catalog does not have.
+    #[must_use]
+    pub fn unknown_metric(&self, catalog: &Catalog) -> Option<&MetricSlug> {
+        let mut metrics = self.items.iter().map(|item| &item.metric);
+        metrics.find(|metric| !catalog.metrics.contains_key(*metric))
+    }
+
+    /// The limits of the metrics, with their windows at `at`.
+    #[must_use]
+    pub fn asked(&self, limits: &AccountLimits, at: Timestamp) -> Vec<Asked> {
+        let of_item = |item: &Item| -> Vec<Asked> {
+            limits
+                .of_metric(&item.metric)
+                .map(|effective| Asked {
+                    window: limits.window_key(effective, at).window(),
+                    effective: effective.clone(),
+                    amount: item.amount,
+                })
+                .collect()
+        };
+        self.items.iter().flat_map(of_item).collect()
+    }
+
+    /// The required features that the account does not have, with the plans that have them.
+    #[must_use]
+    pub fn missing_features(&self, limits: &AccountLimits, catalog: &Catalog) -> Vec<FeaturePlans> {
+        let missing = (self.features.iter()).filter(|feature| !limits.has_feature(feature));
+        missing.map(|feature| catalog.plans_with(feature)).collect()
+    }
+
+    /// The events that record the request, one a metric, with their ids. They follow from the request alone,
+    /// so that the ledger counts a repeat once; the first has the request's own id, so that every repeat,
+    /// whatever it asks for, meets what was recorded of the request.
+    #[must_use]
+    pub fn events(&self, request: &RequestId) -> Vec<(String, &Item)> {
+        let mut items: Vec<&Item> = self.items.iter().collect();
+        items.sort_by(|a, b| a.metric.cmp(&b.metric));
+        let id = |(index, item): (usize, &Item)| match index {
+            0 => request.to_string(),
+            _ => format!("{request}/{}", item.metric),
+        };
+        let ids: Vec<String> = (items.iter().copied().enumerate()).map(id).collect();
+        ids.into_iter().zip(items).collect()
+    }
+
     /// SHA-256 over what must not differ between repeats of one request id.
     #[must_use]
     pub fn content_hash(&self) -> [u8; 32] {
@@ -69,5 +140,50 @@ impl Check {
             part(&at.as_microsecond().to_be_bytes());
         }
         hash.finalize().into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(items: &[(&str, u64)]) -> Check {
+        let item = |(metric, amount): &(&str, u64)| Item {
+            metric: MetricSlug::parse(metric).expect("a slug"),
+            amount: Units::new(*amount).expect("an amount"),
+        };
+        Check {
+            account: AccountId::parse("acme").expect("an id"),
+            items: items.iter().map(item).collect(),
+            features: Vec::new(),
+            mode: Mode::Peek,
+            event_at: None,
+            backfill: false,
+        }
+    }
+
+    #[test]
+    fn the_order_of_the_items_changes_neither_the_content_nor_the_events() {
+        let request = RequestId::parse("r-1").expect("an id");
+        let one = check(&[("a.b", 1), ("c.d", 2)]);
+        let other = check(&[("c.d", 2), ("a.b", 1)]);
+        assert_eq!(one.content_hash(), other.content_hash());
+        assert_eq!(one.events(&request), other.events(&request));
+        let ids: Vec<String> = (one.events(&request).into_iter()).map(|(id, _)| id).collect();
+        assert_eq!(ids, ["r-1", "r-1/c.d"]);
+    }
+
+    #[test]
+    fn whatever_a_repeat_asks_for_meets_the_first_events_id() {
+        let request = RequestId::parse("r-1").expect("an id");
+        for items in [&[("a.b", 1)][..], &[("c.d", 5)], &[("c.d", 5), ("a.b", 1)]] {
+            let check = check(items);
+            let first = check.events(&request).into_iter().next().map(|(id, _)| id);
+            assert_eq!(first.as_deref(), Some("r-1"), "{items:?}");
+        }
+        assert_ne!(
+            check(&[("a.b", 1)]).content_hash(),
+            check(&[("a.b", 1), ("c.d", 5)]).content_hash()
+        );
     }
 }

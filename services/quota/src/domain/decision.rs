@@ -1,7 +1,7 @@
 //! What a check is answered, given what was taken from each window.
 
 use jiff::{SignedDuration, Timestamp};
-use octroi_core::{FeaturePlans, LimitMode, MetricSlug, Period, Units, Window};
+use octroi_core::{FeaturePlans, LimitMode, MetricSlug, Period, Units, UnreachablePolicy, Window};
 use serde::{Deserialize, Serialize};
 
 use super::limits::{EffectiveLimit, hard_max};
@@ -48,6 +48,18 @@ impl Asked {
     pub fn max(&self) -> Option<Units> {
         hard_max(&self.effective.limit)
     }
+
+    /// Whether an empty window would have room, so that waiting may help.
+    fn ever_fits(&self) -> bool {
+        Level::default().has_room_for(self.amount, self.max())
+    }
+}
+
+/// Whether a check may be allowed without knowing what was taken: where every limit's policy says so.
+#[must_use]
+pub fn may_go_without_counters(asked: &[Asked]) -> bool {
+    let mut limits = asked.iter().map(|one| &one.effective.limit);
+    limits.all(|limit| limit.unreachable_policy == UnreachablePolicy::Allow)
 }
 
 /// Why a check was denied.
@@ -99,7 +111,7 @@ pub struct Decision {
     pub limits: Vec<LimitStatus>,
     /// The index of the one that denied.
     pub binding_limit: Option<usize>,
-    /// How long to wait until the binding window ends.
+    /// How long to wait until the binding window ends; none where the amount would not fit then either.
     pub retry_after: Option<SignedDuration>,
     /// Features that are missing, with the plans that have them.
     pub missing_features: Vec<FeaturePlans>,
@@ -144,7 +156,11 @@ pub fn decide(id: String, asked: &[Asked], levels: &[Level], took: bool, now: Ti
         }
         limits.push(status(one, *level, would_deny(one, *level, took)));
     }
-    let wait = binding.map(|(_, end)| end).filter(|end| *end != Timestamp::MAX);
+    let helps = (asked.iter().zip(levels))
+        .all(|(one, level)| one.ever_fits() || level.has_room_for(one.amount, one.max()));
+    let wait = binding
+        .map(|(_, end)| end)
+        .filter(|end| helps && *end != Timestamp::MAX);
     Decision {
         id,
         allowed: binding.is_none(),
@@ -300,6 +316,18 @@ mod tests {
             Some(0),
         );
         assert_eq!((denied.retry_after, denied.limits[0].end), (None, None));
+    }
+
+    #[test]
+    fn there_is_no_time_to_wait_for_an_amount_above_the_limit_itself() {
+        let hour = asked(LimitMode::Hard, None, Period::Hour, 10, 11);
+        let denied = check(&[hour], &[0], false, Some(0));
+        assert_eq!(denied.retry_after, None);
+        // Another limit ends later, but this one would still be in the way.
+        let hour = asked(LimitMode::Hard, None, Period::Hour, 10, 11);
+        let day = asked(LimitMode::Hard, None, Period::Day, 100, 11);
+        let denied = check(&[hour, day], &[0, 95], false, Some(1));
+        assert_eq!(denied.retry_after, None);
     }
 
     #[test]

@@ -2,5 +2,7 @@
 
 pub mod check;
 pub mod decision;
+pub mod holding;
 pub mod limits;
 pub mod thresholds;
+pub mod window;

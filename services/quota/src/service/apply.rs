@@ -1,11 +1,15 @@
 //! `ApplyEntitlements` and `ApplyCatalog`: billing says what holds.
 
 use octroi_core::AccountId;
-use octroi_kit::db::Scope;
+use octroi_kit::db::{Scope, lock_catalog_version};
 use sqlx::PgConnection;
 
-use super::{AccountEntitlements, Catalog, Service};
-use crate::{error::Error, store};
+use super::Service;
+use crate::{
+    domain::holding::{AccountEntitlements, Catalog},
+    error::Error,
+    store,
+};
 
 impl Service {
     /// Sets what an account is entitled to. The same version again changes nothing.
@@ -36,7 +40,7 @@ impl Service {
             .db
             .transaction(Scope::AllAccounts, move |connection| {
                 Box::pin(async move {
-                    let current = store::lock_catalog_version(connection).await?;
+                    let current = lock_catalog_version(connection).await?;
                     if current > catalog.version {
                         return Err(Error::VersionStale {
                             given: catalog.version,

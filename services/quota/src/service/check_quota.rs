@@ -1,29 +1,22 @@
 //! `CheckQuota`: may this account do this now?
 
-use std::collections::HashMap;
-
 use jiff::Timestamp;
-use octroi_core::{AccountId, Aggregation, FeaturePlans, RequestId, UnreachablePolicy, Violations};
-use octroi_kit::{
-    convert::to_proto_time,
-    status::{Upstream, reason_of},
-};
-use octroi_proto::{
-    errors::v1::ErrorReason,
-    usage::v1::{
-        GetUsageEventRequest, Origin, TrackUsageBatchRequest, UsageEvent, track_usage_result::Outcome,
-    },
-};
+use octroi_kit::db::DatabaseError;
 use serde::{Deserialize, Serialize};
-use tonic::Code;
+use tracing::Instrument as _;
 use uuid::Uuid;
 
-use super::{AccountLimits, Catalog, Service};
+use super::{
+    Service,
+    ledger::{Recording, refuses_for_good},
+    levels::cold_again,
+};
 use crate::{
-    counters::{Ask, RequestKey, Taken, WindowKey},
+    counters::{Ask, Mark, RequestKey, Taken},
     domain::{
-        check::{Check, Item, Mode},
-        decision::{self, Asked, Decision, Level, decide, deny_for_features},
+        check::{Check, Mode},
+        decision::{Asked, Decision, Level, decide, deny_for_features, may_go_without_counters},
+        window::WindowKey,
     },
     error::Error,
 };
@@ -35,12 +28,41 @@ struct Answer {
     decision: Decision,
 }
 
-/// What the ledger said of the units that were taken.
-enum Recording {
-    /// They are there now.
-    Recorded,
-    /// They were there before: the request is a repeat.
-    Repeated,
+/// A check with its limits and windows.
+struct Question {
+    id: String,
+    check: Check,
+    /// The instant that decides in which windows it counts.
+    at: Timestamp,
+    now: Timestamp,
+    asked: Vec<Asked>,
+    keys: Vec<WindowKey>,
+}
+
+impl Question {
+    fn decide(&self, levels: &[Level], took: bool) -> Decision {
+        decide(self.id.clone(), &self.asked, levels, took, self.now)
+    }
+
+    /// What is answered where the counters are away, if every limit's policy is to allow.
+    fn decide_without_counters(&self) -> Option<Decision> {
+        may_go_without_counters(&self.asked).then(|| {
+            metrics::counter!("octroi_quota_degraded_total").increment(1);
+            Decision {
+                degraded: true,
+                ..self.decide(&vec![Level::default(); self.asked.len()], true)
+            }
+        })
+    }
+}
+
+/// What one attempt of a request takes from the counters and records in the ledger.
+#[derive(Clone, Debug)]
+pub(super) struct Consumption {
+    pub(super) check: Check,
+    pub(super) mark: Mark,
+    pub(super) asks: Vec<Ask>,
+    pub(super) at: Timestamp,
 }
 
 impl Service {
@@ -49,184 +71,161 @@ impl Service {
     ///
     /// # Errors
     /// [`Error`] where it cannot be decided; a denial is none.
-    pub async fn check_quota(&self, check: &Check, caller: &str) -> Result<Decision, Error> {
+    pub async fn check_quota(&self, check: Check, caller: &str) -> Result<Decision, Error> {
         let now = self.db.clock().now();
         let limits = self.holdings.of(&check.account).await?;
         let catalog = self.holdings.catalog().await?;
-        check_metrics(check, &catalog)?;
-        let key = match &check.mode {
+        if let Some(metric) = check.unknown_metric(&catalog) {
+            let metric = metric.clone();
+            return Err(Error::MetricNotFound { metric });
+        }
+        check.validate(&catalog, now)?;
+        let request = match &check.mode {
             Mode::Consume(request) => Some(RequestKey {
                 caller: caller.to_owned(),
                 request: request.clone(),
             }),
             Mode::Peek => None,
         };
-        if let Some(key) = &key
-            && let Some(decision) = self.recall(check, key).await?
+        if let Some(key) = &request
+            && let Some(decision) = self.recall(&check, key).await?
         {
             return Ok(decision);
         }
-        let decision = self.decide(check, &limits, &catalog, key.as_ref(), now).await?;
-        if let Some(key) = &key {
-            self.remember(check, key, &decision).await;
+        let missing = check.missing_features(&limits, &catalog);
+        let at = check.event_at.unwrap_or(now);
+        let asked = check.asked(&limits, at);
+        let key = |one: &Asked| limits.window_key(&one.effective, at);
+        let question = Question {
+            id: Uuid::new_v4().simple().to_string(),
+            keys: asked.iter().map(key).collect(),
+            asked,
+            check,
+            at,
+            now,
+        };
+        if !missing.is_empty() {
+            let levels = self.levels(&question.check.account, &question.keys, now).await?;
+            let decision = deny_for_features(question.id, &question.asked, &levels, missing);
+            if let Some(key) = &request {
+                self.remember(&question.check, key, &decision).await;
+            }
+            return Ok(decision);
         }
-        Ok(decision)
+        match request {
+            None => self.peek(&question).await,
+            Some(key) => self.consume_to_the_end(question, key).await,
+        }
     }
 
-    async fn decide(
-        &self,
-        check: &Check,
-        limits: &AccountLimits,
-        catalog: &Catalog,
-        key: Option<&RequestKey>,
-        now: Timestamp,
-    ) -> Result<Decision, Error> {
-        let at = check.event_at.unwrap_or(now);
-        let asked = asked(check, limits, at);
-        let keys: Vec<WindowKey> = asked
-            .iter()
-            .map(|one| limits.window_key(&one.effective, at))
-            .collect();
-        let id = Uuid::new_v4().simple().to_string();
-        let missing = missing_features(check, limits, catalog);
-        if !missing.is_empty() {
-            let levels = self.levels(&check.account, &keys, now).await?;
-            return Ok(deny_for_features(id, &asked, &levels, missing));
+    async fn peek(&self, question: &Question) -> Result<Decision, Error> {
+        let account = &question.check.account;
+        match self.levels(account, &question.keys, question.now).await {
+            Ok(levels) => Ok(question.decide(&levels, false)),
+            Err(Error::Counters(error)) => question.decide_without_counters().ok_or(Error::Counters(error)),
+            Err(error) => Err(error),
         }
-        let Some(key) = key else {
-            let levels = self.levels(&check.account, &keys, now).await?;
-            return Ok(decide(id, &asked, &levels, false, now));
+    }
+
+    /// In a task of its own: who took must record or give back, also where nobody waits for the answer any
+    /// more.
+    async fn consume_to_the_end(&self, question: Question, key: RequestKey) -> Result<Decision, Error> {
+        let service = self.clone();
+        let task = async move {
+            let decision = service.consume(&question, &key).await?;
+            service.remember(&question.check, &key, &decision).await;
+            Ok(decision)
         };
-        let asks: Vec<Ask> = asked
-            .iter()
-            .zip(keys)
-            .map(|(one, key)| Ask {
-                key,
-                amount: one.amount,
-                max: one.max(),
-            })
-            .collect();
-        match self.take(&check.account, &asks, now).await {
+        match tokio::spawn(task.in_current_span()).await {
+            Ok(answer) => answer,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => Err(DatabaseError::Aborted.into()),
+        }
+    }
+
+    async fn consume(&self, question: &Question, key: &RequestKey) -> Result<Decision, Error> {
+        let asks = question.asked.iter().zip(&question.keys).map(|(one, key)| Ask {
+            key: key.clone(),
+            amount: one.amount,
+            max: one.max(),
+        });
+        let consumption = Consumption {
+            asks: asks.collect(),
+            check: question.check.clone(),
+            mark: Mark {
+                key: key.clone(),
+                content_hash: question.check.content_hash(),
+                attempt: Uuid::new_v4(),
+            },
+            at: question.at,
+        };
+        let repeated = |decision| Decision {
+            repeated_request: true,
+            ..decision
+        };
+        match self.take(&consumption, question.now).await {
             Ok(Taken::Yes(levels)) => {
-                self.record(check, key, &asks, at, decide(id, &asked, &levels, true, now))
-                    .await
-            }
-            Ok(Taken::No(levels)) if self.was_allowed(check, key).await? => {
-                // The counters have its units already; that there is no room for them again is no denial.
-                let decision = decide(id, &asked, &levels, true, now);
-                Ok(Decision {
-                    repeated_request: true,
-                    ..decision
+                let decision = question.decide(&levels, true);
+                Ok(match self.record(&consumption).await? {
+                    Recording::Recorded => decision,
+                    Recording::Repeated => {
+                        // The ledger has its units since before, and so had the counters.
+                        self.give_back(&consumption).await;
+                        repeated(decision)
+                    }
                 })
             }
-            Ok(Taken::No(levels)) => Ok(decide(id, &asked, &levels, false, now)),
-            Ok(Taken::Cold(_)) => Err(Error::NoCatalog),
-            Err(Error::Counters(error)) if may_go_without_counters(&asked) => {
-                tracing::warn!(error = %error, "decided without the counters, by the limits' policy");
-                metrics::counter!("octroi_quota_degraded_total").increment(1);
-                let levels = vec![Level::default(); asked.len()];
-                let decision = Decision {
-                    degraded: true,
-                    ..decide(id, &asked, &levels, true, now)
-                };
-                self.record(check, key, &[], at, decision).await
+            Ok(Taken::Before(levels)) => {
+                self.record_again(&consumption).await?;
+                Ok(repeated(question.decide(&levels, true)))
+            }
+            Ok(Taken::Reused) => Err(Error::RequestIdReused {
+                request_id: key.request.clone(),
+            }),
+            // The counters have its units already; that there is no room for them again is no denial.
+            Ok(Taken::No(levels)) if self.find_recording(&consumption).await? => {
+                Ok(repeated(question.decide(&levels, true)))
+            }
+            Ok(Taken::No(levels)) => Ok(question.decide(&levels, false)),
+            Ok(Taken::Cold(_)) => Err(cold_again()),
+            Err(Error::Counters(error)) => {
+                let decision = question.decide_without_counters().ok_or(Error::Counters(error))?;
+                self.record_in_ledger(&consumption).await?;
+                self.charge_later(consumption);
+                Ok(decision)
             }
             Err(error) => Err(error),
         }
     }
 
-    /// Hands what was taken to the ledger. Units of a request that the ledger knew already are given back.
-    async fn record(
-        &self,
-        check: &Check,
-        key: &RequestKey,
-        asks: &[Ask],
-        at: Timestamp,
-        decision: Decision,
-    ) -> Result<Decision, Error> {
-        match self.track(check, key, at).await {
-            Ok(Recording::Recorded) => Ok(decision),
-            Ok(Recording::Repeated) => {
-                self.give_back(&check.account, asks).await;
-                Ok(Decision {
-                    repeated_request: true,
-                    ..decision
-                })
-            }
-            Err(error) => {
-                // Where the ledger may have it all the same, the units stay taken: at worst too little is
-                // allowed until the window is read again.
-                if refuses_for_good(&error) {
-                    self.give_back(&check.account, asks).await;
-                }
-                Err(error)
-            }
+    /// Hands what this attempt took to the ledger.
+    async fn record(&self, consumption: &Consumption) -> Result<Recording, Error> {
+        let recorded = self.record_in_ledger(consumption).await;
+        match &recorded {
+            Err(error) if refuses_for_good(error) => self.give_back(consumption).await,
+            // The ledger may have it all the same.
+            Err(_) => self.find_out_later(consumption.clone()),
+            Ok(_) => {}
         }
+        recorded
     }
 
-    /// Whether the ledger has this request, whose answer nobody remembers any more.
-    async fn was_allowed(&self, check: &Check, key: &RequestKey) -> Result<bool, Error> {
-        let Some(item) = check.items.first() else {
-            return Ok(false);
-        };
-        let request = GetUsageEventRequest {
-            account_id: check.account.to_string(),
-            source: source(key),
-            event_id: event_id(item, key),
-        };
-        let found = match self.usage.clone().get_usage_event(request).await {
-            Ok(found) => found.into_inner().event.and_then(|recorded| recorded.event),
-            Err(status) if reason_of(&status) == Some(ErrorReason::UsageEventNotFound) => return Ok(false),
-            Err(status) => return Err(Upstream::new("usage", status).into()),
-        };
-        if found.is_some_and(|event| event.amount != item.amount.as_i64()) {
-            return Err(Error::RequestIdReused {
-                request_id: key.request.clone(),
-            });
+    /// Hands what an earlier attempt took to the ledger, which may have it.
+    async fn record_again(&self, consumption: &Consumption) -> Result<Recording, Error> {
+        let recorded = self.record_in_ledger(consumption).await;
+        if recorded.is_err() {
+            self.find_out_later(consumption.clone());
         }
-        Ok(true)
+        recorded
     }
 
-    async fn track(&self, check: &Check, key: &RequestKey, at: Timestamp) -> Result<Recording, Error> {
-        if check.items.is_empty() {
-            return Ok(Recording::Recorded);
-        }
-        let events = check
-            .items
-            .iter()
-            .map(|item| event(check, item, key, at))
-            .collect();
-        let request = TrackUsageBatchRequest {
-            events,
-            backfill: check.backfill,
-        };
-        let results = self.usage.clone().track_usage_batch(request).await;
-        let results = results
-            .map_err(|status| Upstream::new("usage", status))?
-            .into_inner()
-            .results;
-        let mut repeated = false;
-        for result in results {
-            match result.outcome {
-                Some(Outcome::Recorded(recorded)) => repeated |= recorded.duplicate,
-                Some(Outcome::Error(error)) => return Err(refusal(&error, &key.request)),
-                None => {
-                    return Err(
-                        Upstream::new("usage", tonic::Status::internal("a result without outcome")).into(),
-                    );
-                }
-            }
-        }
-        Ok(if repeated {
-            Recording::Repeated
-        } else {
-            Recording::Recorded
-        })
-    }
-
-    async fn give_back(&self, account: &AccountId, asks: &[Ask]) {
-        if let Err(error) = self.counters.give_back(account, asks).await {
-            tracing::warn!(error = %error, "units could not be given back and stay taken");
+    async fn give_back(&self, consumption: &Consumption) {
+        let Consumption {
+            check, mark, asks, ..
+        } = consumption;
+        if let Err(error) = self.counters.give_back(&check.account, mark, asks).await {
+            tracing::warn!(error = %error, "units could not be given back at once");
+            self.find_out_later(consumption.clone());
         }
     }
 
@@ -260,128 +259,4 @@ impl Service {
             tracing::debug!(error = %error, "an answer is not remembered; the ledger still counts it once");
         }
     }
-}
-
-/// The limits of the check's metrics, with their windows at `at`.
-fn asked(check: &Check, limits: &AccountLimits, at: Timestamp) -> Vec<Asked> {
-    let of_item = |item: &Item| -> Vec<Asked> {
-        limits
-            .of_metric(&item.metric)
-            .map(|effective| Asked {
-                window: limits.window_key(effective, at).window(),
-                effective: effective.clone(),
-                amount: item.amount,
-            })
-            .collect()
-    };
-    check.items.iter().flat_map(of_item).collect()
-}
-
-fn check_metrics(check: &Check, catalog: &Catalog) -> Result<(), Error> {
-    let mut violations = Violations::default();
-    for (index, item) in check.items.iter().enumerate() {
-        let Some(metric) = catalog.metrics.get(&item.metric) else {
-            return Err(Error::MetricNotFound {
-                metric: item.metric.clone(),
-            });
-        };
-        if metric.aggregation == Aggregation::Count && item.amount.get() != 1 {
-            violations.add(
-                format!("items[{index}].amount"),
-                "must be 1 for a metric that counts events",
-            );
-        }
-    }
-    Ok(violations.finish()?)
-}
-
-fn missing_features(check: &Check, limits: &AccountLimits, catalog: &Catalog) -> Vec<FeaturePlans> {
-    let plans: HashMap<_, _> = catalog
-        .feature_plans
-        .iter()
-        .map(|one| (&one.feature, &one.plans))
-        .collect();
-    check
-        .features
-        .iter()
-        .filter(|feature| !limits.has_feature(feature))
-        .map(|feature| FeaturePlans {
-            feature: feature.clone(),
-            plans: plans
-                .get(feature)
-                .map(|plans| (*plans).clone())
-                .unwrap_or_default(),
-        })
-        .collect()
-}
-
-fn may_go_without_counters(asked: &[Asked]) -> bool {
-    asked
-        .iter()
-        .all(|one| one.effective.limit.unreachable_policy == UnreachablePolicy::Allow)
-}
-
-/// The event's id follows from the request, so that the ledger counts a repeat once.
-fn event_id(item: &Item, key: &RequestKey) -> String {
-    format!("{}/{}", key.request, item.metric)
-}
-
-fn source(key: &RequestKey) -> String {
-    format!("decision:{}", key.caller)
-}
-
-fn event(check: &Check, item: &Item, key: &RequestKey, at: Timestamp) -> UsageEvent {
-    UsageEvent {
-        account_id: check.account.to_string(),
-        event_id: event_id(item, key),
-        source: source(key),
-        metric: item.metric.to_string(),
-        amount: item.amount.as_i64(),
-        event_time: Some(to_proto_time(at)),
-        properties: HashMap::new(),
-        origin: Origin::Decision.into(),
-    }
-}
-
-fn refusal(error: &octroi_proto::usage::v1::ItemError, request_id: &RequestId) -> Error {
-    if ErrorReason::from_name(&error.reason) == Some(ErrorReason::EventIdReused) {
-        return Error::RequestIdReused {
-            request_id: request_id.clone(),
-        };
-    }
-    let mut violations = Violations::default();
-    if ErrorReason::from_name(&error.reason) == Some(ErrorReason::EventTimeOutOfRange) {
-        violations.add(
-            "event_time",
-            "must be from 35 days back to 5 minutes ahead; a backfill may go further back",
-        );
-        return violations.into();
-    }
-    Upstream::new(
-        "usage",
-        tonic::Status::new(Code::from_i32(error.code), error.message.clone()),
-    )
-    .into()
-}
-
-fn refuses_for_good(error: &Error) -> bool {
-    use octroi_core::{ErrorKind, ServiceError as _};
-    !matches!(
-        error.kind(),
-        ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Internal
-    )
-}
-
-/// Where the account stands at one limit, for answers that decide nothing.
-pub(super) fn standing(
-    effective: &crate::domain::limits::EffectiveLimit,
-    key: &WindowKey,
-    level: Level,
-) -> decision::LimitStatus {
-    let asked = Asked {
-        effective: effective.clone(),
-        window: key.window(),
-        amount: octroi_core::Units::ZERO,
-    };
-    decision::status(&asked, level, false)
 }

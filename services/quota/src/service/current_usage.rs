@@ -3,10 +3,18 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use octroi_core::{AccountId, MetricSlug};
+use octroi_core::{AccountId, MetricSlug, Units};
 
-use super::{AccountLimits, Service, check_quota::standing};
-use crate::{domain::decision::LimitStatus, error::Error};
+use super::Service;
+use crate::{
+    domain::{
+        decision::{Asked, Level, LimitStatus, status},
+        holding::AccountLimits,
+        limits::EffectiveLimit,
+        window::WindowKey,
+    },
+    error::Error,
+};
 
 /// Where the account stands at each limit, and when that was true.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,11 +54,15 @@ impl Service {
             .collect();
         let keys: Vec<_> = wanted.iter().map(|(_, key)| key.clone()).collect();
         let levels = self.levels(account, &keys, now).await?;
-        let limits = wanted
-            .iter()
-            .zip(levels)
-            .map(|((limit, key), level)| standing(limit, key, level))
-            .collect();
+        let standing = |((limit, key), level): ((&EffectiveLimit, WindowKey), Level)| {
+            let asked = Asked {
+                effective: limit.clone(),
+                window: key.window(),
+                amount: Units::ZERO,
+            };
+            status(&asked, level, false)
+        };
+        let limits = wanted.into_iter().zip(levels).map(standing).collect();
         Ok(CurrentUsage { limits, as_of: now })
     }
 

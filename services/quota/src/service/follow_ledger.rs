@@ -1,7 +1,11 @@
 //! Follows the ledger: what was recorded is added to its windows, and thresholds fire.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
 use octroi_core::{AccountId, LimitMode, MetricSlug, Units};
 use octroi_kit::{
@@ -13,13 +17,15 @@ use octroi_kit::{
 use octroi_proto::events::v1::ThresholdCrossed;
 use sqlx::PgConnection;
 
-use super::{AccountLimits, Service};
+use super::Service;
 use crate::{
-    counters::WindowKey,
-    domain::{limits::EffectiveLimit, thresholds::crossed},
+    domain::{holding::AccountLimits, limits::EffectiveLimit, thresholds::crossed, window::WindowKey},
     error::Error,
     store::{self, Addition, Crossing, WindowUse},
 };
+
+/// Accounts that are looked up at the same time.
+const ACCOUNTS_AT_ONCE: usize = 32;
 
 /// What was recorded of one account and metric at one instant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,13 +57,18 @@ impl Service {
     /// [`Error`] where it cannot be known which limits hold.
     pub async fn read_windows(&self, uses: Vec<Used>) -> Result<Followed, Error> {
         type Order = (AccountId, MetricSlug, octroi_core::Period, Timestamp);
-        let mut known: BTreeMap<AccountId, Option<Arc<AccountLimits>>> = BTreeMap::new();
+        let accounts: BTreeSet<&AccountId> = uses.iter().map(|used| &used.account).collect();
+        let known: BTreeMap<AccountId, Option<Arc<AccountLimits>>> =
+            stream::iter(accounts.into_iter().cloned())
+                .map(async |account| {
+                    let limits = self.limits_of(&account).await?;
+                    Ok::<_, Error>((account, limits))
+                })
+                .buffer_unordered(ACCOUNTS_AT_ONCE)
+                .try_collect()
+                .await?;
         let mut sums: BTreeMap<Order, (Addition, EffectiveLimit)> = BTreeMap::new();
         for used in uses {
-            if !known.contains_key(&used.account) {
-                let limits = self.limits_of(&used.account).await?;
-                known.insert(used.account.clone(), limits);
-            }
             let Some(Some(limits)) = known.get(&used.account) else {
                 continue;
             };
@@ -104,8 +115,9 @@ impl Service {
         for (account, key, total) in totals {
             by_account.entry(account).or_default().push((key, total));
         }
+        let now = self.db.clock().now();
         for (account, totals) in by_account {
-            self.counters.raise_direct(&account, &totals).await?;
+            self.counters.raise_direct(&account, &totals, now).await?;
         }
         Ok(())
     }
@@ -120,21 +132,43 @@ pub(crate) async fn follow_ledger(
     followed: &Followed,
 ) -> Result<Vec<(AccountId, WindowKey, Units)>, Error> {
     let uses = store::add_to_windows(connection, &followed.additions).await?;
-    let mut totals = Vec::new();
-    for ((addition, limit), after) in followed.additions.iter().zip(&followed.limits).zip(uses) {
-        fire(connection, addition, limit, after, followed.now).await?;
-        if addition.used_direct > 0 {
-            let total = u64::try_from(after.used_direct)
-                .ok()
-                .and_then(|total| Units::new(total).ok());
-            totals.push((
+    for ((addition, limit), after) in followed.additions.iter().zip(&followed.limits).zip(&uses) {
+        fire(connection, addition, limit, *after, followed.now).await?;
+    }
+    Ok(direct_totals(followed, &uses))
+}
+
+/// The totals of what was recorded after the fact, where the windows have all of it already.
+///
+/// # Errors
+/// [`Error`].
+pub(crate) async fn read_direct_totals(
+    connection: &mut PgConnection,
+    followed: &Followed,
+) -> Result<Vec<(AccountId, WindowKey, Units)>, Error> {
+    let nothing = |addition: &Addition| Addition {
+        used: 0,
+        used_direct: 0,
+        ..addition.clone()
+    };
+    let additions: Vec<Addition> = followed.additions.iter().map(nothing).collect();
+    let uses = store::add_to_windows(connection, &additions).await?;
+    Ok(direct_totals(followed, &uses))
+}
+
+fn direct_totals(followed: &Followed, uses: &[WindowUse]) -> Vec<(AccountId, WindowKey, Units)> {
+    let with_direct = (followed.additions.iter().zip(uses)).filter(|(addition, _)| addition.used_direct > 0);
+    with_direct
+        .map(|(addition, after)| {
+            let total = u64::try_from(after.used_direct).ok();
+            let total = total.and_then(|total| Units::new(total).ok());
+            (
                 addition.account.clone(),
                 addition.key.clone(),
                 total.unwrap_or(Units::MAX),
-            ));
-        }
-    }
-    Ok(totals)
+            )
+        })
+        .collect()
 }
 
 /// Notes every threshold that was crossed and tells of the highest that is new.

@@ -3,37 +3,35 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use octroi_core::{AccountId, Units};
-use octroi_kit::{convert::to_proto_time, status::Upstream};
+use octroi_core::{AccountId, Units, Window};
+use octroi_kit::{convert::to_proto_time, db::DatabaseError, status::Upstream};
 use octroi_proto::usage::v1::GetLedgerTotalsRequest;
+use tracing::Instrument as _;
 
-use super::Service;
+use super::{Service, check_quota::Consumption};
 use crate::{
-    counters::{Ask, Taken, WindowKey},
-    domain::decision::Level,
+    counters::Taken,
+    domain::{decision::Level, window::WindowKey},
     error::Error,
 };
 
 /// Seeding makes windows warm; one that is cold again and again was forgotten in between.
 const SEEDS_MAX: usize = 3;
+/// The most metrics that the ledger sums in one answer.
+const METRICS_MAX: usize = 16;
 
 impl Service {
     /// Takes from all windows or from none, seeding those that are cold.
-    pub(super) async fn take(
-        &self,
-        account: &AccountId,
-        asks: &[Ask],
-        now: Timestamp,
-    ) -> Result<Taken, Error> {
+    pub(super) async fn take(&self, consumption: &Consumption, now: Timestamp) -> Result<Taken, Error> {
+        let Consumption {
+            check, mark, asks, ..
+        } = consumption;
         for _ in 0..SEEDS_MAX {
-            match self.counters.take(account, asks, now).await? {
+            match self.counters.take(&check.account, mark, asks, now).await? {
                 Taken::Cold(cold) => {
-                    let keys = cold
-                        .iter()
-                        .filter_map(|index| asks.get(*index))
-                        .map(|ask| ask.key.clone())
-                        .collect();
-                    self.seed(account, keys, now).await?;
+                    let cold = cold.iter().filter_map(|index| asks.get(*index));
+                    let keys = cold.map(|ask| ask.key.clone()).collect();
+                    self.seed(&check.account, keys, now).await?;
                 }
                 taken => return Ok(taken),
             }
@@ -50,32 +48,49 @@ impl Service {
     ) -> Result<Vec<Level>, Error> {
         for _ in 0..SEEDS_MAX {
             match self.counters.look(account, keys).await? {
-                Taken::Cold(cold) => {
-                    let cold = cold
-                        .iter()
-                        .filter_map(|index| keys.get(*index))
-                        .cloned()
-                        .collect();
-                    self.seed(account, cold, now).await?;
+                Ok(levels) => return Ok(levels),
+                Err(cold) => {
+                    let cold = cold.iter().filter_map(|index| keys.get(*index));
+                    self.seed(account, cold.cloned().collect(), now).await?;
                 }
-                Taken::Yes(levels) | Taken::No(levels) => return Ok(levels),
             }
         }
         Err(cold_again())
     }
 
+    /// In a task of its own: a sum that takes longer than its caller waits is there for the next one.
     async fn seed(&self, account: &AccountId, keys: Vec<WindowKey>, now: Timestamp) -> Result<(), Error> {
+        let (service, account) = (self.clone(), account.clone());
+        let task = async move { service.read_and_seed(&account, keys, now).await };
+        match tokio::spawn(task.in_current_span()).await {
+            Ok(seeded) => seeded,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => Err(DatabaseError::Aborted.into()),
+        }
+    }
+
+    async fn read_and_seed(
+        &self,
+        account: &AccountId,
+        keys: Vec<WindowKey>,
+        now: Timestamp,
+    ) -> Result<(), Error> {
         let mut by_window: BTreeMap<_, Vec<WindowKey>> = BTreeMap::new();
         for key in keys {
             by_window.entry(key.window()).or_default().push(key);
         }
+        let mut chunks: Vec<(Window, Vec<WindowKey>)> = Vec::new();
         for (window, keys) in by_window {
+            chunks.extend(keys.chunks(METRICS_MAX).map(|keys| (window, keys.to_vec())));
+        }
+        for (window, keys) in chunks {
             let request = GetLedgerTotalsRequest {
                 account_id: account.to_string(),
                 metrics: keys.iter().map(|key| key.metric.to_string()).collect(),
                 start_time: Some(to_proto_time(window.start)),
                 end_time: window.is_bounded().then(|| to_proto_time(window.end)),
                 source: String::new(),
+                skip_rollups: true,
             };
             let totals = self.usage.clone().get_ledger_totals(request).await;
             let totals = totals
@@ -102,7 +117,8 @@ impl Service {
     }
 }
 
-fn cold_again() -> Error {
+/// Windows are seeded and found cold again.
+pub(super) fn cold_again() -> Error {
     Error::Counters(crate::counters::CountersError(
         "windows are forgotten as soon as they are seeded".into(),
     ))

@@ -5,16 +5,15 @@ mod check_quota;
 mod current_usage;
 pub(crate) mod follow_ledger;
 mod holdings;
+mod ledger;
 mod levels;
+mod reconcile;
 
 use octroi_kit::{db::Db, directory::Directory, link::Link};
 use octroi_proto::usage::v1::usage_service_client::UsageServiceClient;
 
-use self::holdings::Holdings;
-pub use self::{
-    follow_ledger::Used,
-    holdings::{AccountEntitlements, AccountLimits, Catalog},
-};
+pub use self::follow_ledger::Used;
+use self::{holdings::Holdings, reconcile::Waiting};
 use crate::counters::Counters;
 
 /// The use cases of quota. Cloning shares it.
@@ -24,6 +23,7 @@ pub struct Service {
     usage: UsageServiceClient<Link>,
     counters: Counters,
     holdings: Holdings,
+    waiting: Waiting,
 }
 
 impl Service {
@@ -34,6 +34,7 @@ impl Service {
             usage,
             counters,
             holdings: Holdings::new(db.clone(), directory),
+            waiting: Waiting::default(),
         }
     }
 }

@@ -2,14 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use jiff::{SignedDuration, Timestamp};
-use octroi_core::{AccountId, EventId, MetricSlug, Source, Units};
+use jiff::Timestamp;
+use octroi_core::{AccountId, EventId, MetricSlug, Source, Units, event_time::may_be_recorded};
 use sha2::{Digest as _, Sha256};
-
-/// How far back an event may lie: as long as providers of payments accept meter events.
-pub const BACK_MAX: SignedDuration = SignedDuration::from_hours(35 * 24);
-/// How far ahead, for clocks that differ.
-pub const AHEAD_MAX: SignedDuration = SignedDuration::from_mins(5);
 
 /// How an event came into the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -73,12 +68,59 @@ pub struct Event {
     pub backfill: bool,
 }
 
-impl Event {
-    /// SHA-256 over what must not differ between repeats: metric, amount, time and properties. Each part
-    /// is preceded by its length, so that no two contents look alike. A time that nobody chose is no part of
-    /// it, because the repeat has another present: one that was not given, and that of a decision.
+/// SHA-256 over what must not differ between repeats.
+pub type PayloadHash = [u8; 32];
+
+/// SHA-256 of the request that an event is made of.
+pub type ContentHash = [u8; 32];
+
+/// An event that passed every rule, with the instant at which it counts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Accepted {
+    /// The event.
+    pub event: Event,
+    /// When it counts.
+    pub event_at: Timestamp,
+    /// The hash of its content.
+    pub payload_hash: PayloadHash,
+}
+
+/// One event as the ledger has it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RecordedEvent {
+    /// The event; its time is always there.
+    pub event: Event,
+    /// When the ledger took it.
+    pub recorded_at: Timestamp,
+    /// Its place in the ledger.
+    pub sequence: i64,
+    /// The hash of its content.
+    pub payload_hash: PayloadHash,
+}
+
+impl RecordedEvent {
+    /// Whether it was recorded with this content hash.
     #[must_use]
-    pub fn payload_hash(&self) -> [u8; 32] {
+    pub fn has_content(&self, content_hash: &ContentHash) -> bool {
+        // The ledger does not say whether the time was the caller's, so either will do.
+        let timeless = Event {
+            event_at: None,
+            ..self.event.clone()
+        };
+        [&self.event, &timeless]
+            .into_iter()
+            .any(|event| event.payload_hash(Some(content_hash)) == self.payload_hash)
+    }
+}
+
+impl Event {
+    /// SHA-256 over what must not differ between repeats: metric, amount, time, properties, and the hash of
+    /// the request where there is one. Each part is preceded by its length, so that no two contents look
+    /// alike: properties are pairs of parts, so one that stands alone at the end is the request's hash. A time
+    /// that nobody chose is no part of it, because the repeat has another present: one that was not given, and
+    /// that of a decision.
+    #[must_use]
+    pub fn payload_hash(&self, content_hash: Option<&ContentHash>) -> PayloadHash {
         let mut hash = Sha256::new();
         let mut part = |bytes: &[u8]| {
             hash.update(bytes.len().to_be_bytes());
@@ -94,6 +136,9 @@ impl Event {
             part(key.as_bytes());
             part(value.as_bytes());
         }
+        if let Some(content_hash) = content_hash {
+            part(content_hash);
+        }
         hash.finalize().into()
     }
 
@@ -101,9 +146,7 @@ impl Event {
     #[must_use]
     pub fn accepted_at(&self, now: Timestamp) -> Option<Timestamp> {
         let Some(at) = self.event_at else { return Some(now) };
-        let ahead = at.duration_since(now);
-        let acceptable = ahead <= AHEAD_MAX && (self.backfill || ahead >= -BACK_MAX);
-        acceptable.then_some(at)
+        may_be_recorded(at, now, self.backfill).then_some(at)
     }
 }
 
@@ -146,7 +189,7 @@ mod tests {
             },
         ];
         for other in same {
-            assert_eq!(first.payload_hash(), other.payload_hash());
+            assert_eq!(first.payload_hash(None), other.payload_hash(None));
         }
         let different = [
             Event {
@@ -175,20 +218,53 @@ mod tests {
             },
         ];
         for other in different {
-            assert_ne!(first.payload_hash(), other.payload_hash(), "{other:?}");
+            assert_ne!(first.payload_hash(None), other.payload_hash(None), "{other:?}");
         }
         let decision = Event {
             origin: Origin::Decision,
             ..event()
         };
         assert_eq!(
-            decision.payload_hash(),
+            decision.payload_hash(None),
             Event {
                 event_at: None,
                 ..decision.clone()
             }
-            .payload_hash()
+            .payload_hash(None)
         );
+    }
+
+    #[test]
+    fn the_request_s_hash_is_part_of_the_content() {
+        let (one, other) = ([1; 32], [2; 32]);
+        assert_ne!(event().payload_hash(None), event().payload_hash(Some(&one)));
+        assert_ne!(
+            event().payload_hash(Some(&other)),
+            event().payload_hash(Some(&one))
+        );
+        let decision = Event {
+            origin: Origin::Decision,
+            ..event()
+        };
+        let timeless = Event {
+            event_at: None,
+            ..event()
+        };
+        for asked in [event(), decision, timeless] {
+            let recorded = |content_hash| RecordedEvent {
+                payload_hash: asked.payload_hash(content_hash),
+                // The ledger has a time in any case.
+                event: Event {
+                    event_at: event().event_at,
+                    ..asked.clone()
+                },
+                recorded_at: Timestamp::UNIX_EPOCH,
+                sequence: 1,
+            };
+            assert!(recorded(Some(&one)).has_content(&one));
+            assert!(!recorded(Some(&one)).has_content(&other));
+            assert!(!recorded(None).has_content(&one));
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `ApplyCatalog`: billing says which metrics there are.
 
 use octroi_core::Metric;
-use octroi_kit::db::Scope;
+use octroi_kit::db::{Scope, lock_catalog_version};
 
 use super::Service;
 use crate::{error::Error, store};
@@ -15,7 +15,7 @@ impl Service {
         self.db
             .transaction(Scope::AllAccounts, move |connection| {
                 Box::pin(async move {
-                    let current = store::lock_catalog_version(connection).await?;
+                    let current = lock_catalog_version(connection).await?;
                     if current > version {
                         return Err(Error::VersionStale {
                             given: version,

@@ -1,20 +1,23 @@
 //! Which metrics may be recorded, remembered between calls.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     sync::{Arc, PoisonError, RwLock},
 };
 
-use octroi_core::MetricSlug;
+use octroi_core::{Aggregation, MetricSlug};
 use octroi_kit::db::{Db, Scope};
 
 use crate::{error::Error, store};
 
-/// The metrics of the catalog as they were last read. Metrics are never taken out of a catalog, so only
-/// one that is not found needs another look.
+/// Metrics and how their amounts become one figure.
+pub(super) type Metrics = HashMap<MetricSlug, Aggregation>;
+
+/// The metrics of the catalog as they were last read. Billing never takes one out of a catalog, nor has it
+/// counted in another way, so only one that is not found needs another look.
 pub(super) struct Catalog {
     db: Db,
-    metrics: RwLock<Arc<HashSet<MetricSlug>>>,
+    metrics: RwLock<Arc<Metrics>>,
 }
 
 impl Catalog {
@@ -25,42 +28,54 @@ impl Catalog {
         }
     }
 
-    /// The first of `metrics` that the catalog does not have.
-    pub(super) async fn first_unknown<'m>(
+    /// The catalog, which has each of `named` that exists: it is read again, once, where it lacks any.
+    ///
+    /// # Errors
+    /// [`Error::Database`] where it cannot be read.
+    pub(super) async fn with<'m>(
         &self,
-        metrics: impl IntoIterator<Item = &'m MetricSlug>,
-    ) -> Result<Option<MetricSlug>, Error> {
+        named: impl IntoIterator<Item = &'m MetricSlug>,
+    ) -> Result<Arc<Metrics>, Error> {
         let known = self.known();
-        let unknown: Vec<&MetricSlug> = metrics
-            .into_iter()
-            .filter(|metric| !known.contains(*metric))
-            .collect();
-        if unknown.is_empty() {
-            return Ok(None);
+        if named.into_iter().all(|metric| known.contains_key(metric)) {
+            return Ok(known);
         }
-        let known = self.read_again().await?;
-        Ok(unknown
-            .into_iter()
-            .find(|metric| !known.contains(*metric))
-            .cloned())
+        self.read_again().await
     }
 
-    fn known(&self) -> Arc<HashSet<MetricSlug>> {
+    /// How the amounts of each of `metrics` become one figure, in their order.
+    ///
+    /// # Errors
+    /// [`Error::MetricNotFound`] for the first that does not exist.
+    pub(super) async fn aggregations(&self, metrics: &[MetricSlug]) -> Result<Vec<Aggregation>, Error> {
+        let known = self.with(metrics).await?;
+        metrics
+            .iter()
+            .map(|metric| {
+                let aggregation = known.get(metric).copied();
+                aggregation.ok_or_else(|| Error::MetricNotFound {
+                    metric: metric.clone(),
+                })
+            })
+            .collect()
+    }
+
+    fn known(&self) -> Arc<Metrics> {
         self.metrics
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
 
-    async fn read_again(&self) -> Result<Arc<HashSet<MetricSlug>>, Error> {
-        let slugs = self
+    async fn read_again(&self) -> Result<Arc<Metrics>, Error> {
+        let metrics = self
             .db
             .transaction(Scope::AllAccounts, |connection| {
                 Box::pin(store::list_metrics(connection))
             })
             .await
             .map_err(Error::from)?;
-        let known = Arc::new(slugs.into_iter().collect::<HashSet<_>>());
+        let known = Arc::new(metrics.into_iter().collect::<Metrics>());
         *self.metrics.write().unwrap_or_else(PoisonError::into_inner) = known.clone();
         Ok(known)
     }

@@ -3,11 +3,12 @@
 //! A call hands in its events and waits. Whenever one of the workers is free it takes all that wait, up to
 //! a bound, and commits them at once: an idle worker waits for nothing, load makes the batches.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
+use futures::{FutureExt as _, future::BoxFuture};
 use jiff::Timestamp;
 use octroi_kit::{
-    db::{DatabaseError, Db, Scope, from_sql},
+    db::{DatabaseError, Db, Scope, expect_rows},
     outbox::{self, Wake},
 };
 use octroi_proto::events::v1::{RecordedUsage, UsageRecorded};
@@ -16,36 +17,32 @@ use tracing::Instrument as _;
 
 use crate::{
     config,
-    domain::event::{Event, Identity, Origin},
+    domain::{
+        event::{Accepted, Identity, Origin},
+        settlement::{Call, Outcome, candidates, settle},
+    },
     error::Error,
     store,
 };
 
-/// What the ledger answered for one event.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Outcome {
-    /// It is in the ledger now.
-    Inserted(Timestamp),
-    /// It was there before, with the same content.
-    Duplicate(Timestamp),
-    /// It was there before, with another content.
-    Reused,
-}
+/// The outcomes of each call of a commit.
+type Outcomes = Vec<Vec<Outcome>>;
 
-/// An event that passed every rule, with the instant at which it counts.
-#[derive(Clone, Debug)]
-pub(crate) struct Accepted {
-    pub(crate) event: Event,
-    pub(crate) event_at: Timestamp,
-    pub(crate) payload_hash: [u8; 32],
-}
+/// What commits calls: one transaction for all of them.
+type Write =
+    Arc<dyn Fn(Vec<Call>, Timestamp) -> BoxFuture<'static, Result<Outcomes, DatabaseError>> + Send + Sync>;
 
 struct Job {
-    events: Vec<Accepted>,
+    call: Call,
     now: Timestamp,
-    answer: oneshot::Sender<Result<Vec<Outcome>, Arc<DatabaseError>>>,
-    /// The call, so that what its events cause belongs to its trace.
+    /// The call's trace, so that what its events cause belongs to it.
     span: tracing::Span,
+    caller: Caller,
+}
+
+/// Who waits for the commit.
+struct Caller {
+    answer: oneshot::Sender<Result<Vec<Outcome>, Arc<DatabaseError>>>,
     _room: OwnedSemaphorePermit,
 }
 
@@ -58,16 +55,24 @@ pub(super) struct Committer {
 
 impl Committer {
     pub(super) fn start(db: &Db, wake: &Wake, config: &config::Ledger) -> Self {
+        let (db, wake) = (db.clone(), wake.clone());
+        let write = move |calls, now| -> BoxFuture<'static, _> {
+            let (db, wake) = (db.clone(), wake.clone());
+            Box::pin(async move {
+                let outcomes = write(&db, calls, now).await?;
+                wake.wake();
+                Ok(outcomes)
+            })
+        };
+        Self::over(Arc::new(write), config)
+    }
+
+    fn over(write: Write, config: &config::Ledger) -> Self {
         // A job needs room for at least one event, so the channel is never full.
         let (jobs, queue) = mpsc::channel(config.waiting_events_max);
         let queue = Arc::new(Mutex::new(queue));
         for _ in 0..config.commits_at_once {
-            tokio::spawn(work(
-                db.clone(),
-                wake.clone(),
-                queue.clone(),
-                config.commit_events_max,
-            ));
+            tokio::spawn(work(write.clone(), queue.clone(), config.commit_events_max));
         }
         Self {
             jobs,
@@ -75,9 +80,9 @@ impl Committer {
         }
     }
 
-    /// Commits the events and answers one outcome an event, in their order.
-    pub(super) async fn commit(&self, events: Vec<Accepted>, now: Timestamp) -> Result<Vec<Outcome>, Error> {
-        let count = u32::try_from(events.len()).map_err(|_| Error::Overloaded)?;
+    /// Commits the call's events and answers one outcome an event, in their order.
+    pub(super) async fn commit(&self, call: Call, now: Timestamp) -> Result<Vec<Outcome>, Error> {
+        let count = u32::try_from(call.events.len()).map_err(|_| Error::Overloaded)?;
         let room = self
             .room
             .clone()
@@ -85,11 +90,10 @@ impl Committer {
             .map_err(|_| Error::Overloaded)?;
         let (answer, answered) = oneshot::channel();
         let job = Job {
-            events,
+            call,
             now,
-            answer,
             span: tracing::Span::current(),
-            _room: room,
+            caller: Caller { answer, _room: room },
         };
         self.jobs.try_send(job).map_err(|_| DatabaseError::Aborted)?;
         match answered.await {
@@ -113,33 +117,28 @@ fn shared(error: &Arc<DatabaseError>) -> DatabaseError {
     }
 }
 
-async fn work(db: Db, wake: Wake, queue: Arc<Mutex<mpsc::Receiver<Job>>>, events_max: usize) {
+async fn work(write: Write, queue: Arc<Mutex<mpsc::Receiver<Job>>>, events_max: usize) {
     while let Some(jobs) = take(&queue, events_max).await {
-        let batch: Vec<Accepted> = jobs.iter().flat_map(|job| job.events.iter().cloned()).collect();
         let now = jobs
             .iter()
             .map(|job| job.now)
             .max()
             .unwrap_or(Timestamp::UNIX_EPOCH);
-        metrics::histogram!("octroi_usage_commit_events")
-            .record(u32::try_from(batch.len()).unwrap_or(u32::MAX));
         // One event leaves for all calls of a commit, and it can belong to one trace only.
         let span = jobs
             .first()
             .map_or_else(tracing::Span::none, |job| job.span.clone());
-        match write(&db, batch, now).instrument(span).await {
-            Ok(outcomes) => {
-                wake.wake();
-                answer(jobs, outcomes);
-            }
-            Err(error) => {
-                tracing::warn!(error = %error, error.source = ?std::error::Error::source(&error), "a commit of the ledger failed");
-                let error = Arc::new(error);
-                for job in jobs {
-                    drop(job.answer.send(Err(error.clone())));
-                }
-            }
-        }
+        let (calls, callers): (Vec<Call>, Vec<Caller>) =
+            jobs.into_iter().map(|job| (job.call, job.caller)).unzip();
+        let events: usize = calls.iter().map(|call| call.events.len()).sum();
+        metrics::histogram!("octroi_usage_commit_events").record(u32::try_from(events).unwrap_or(u32::MAX));
+        // A panic is the fault of this commit alone: its callers are told, and the worker takes the next.
+        let committed = AssertUnwindSafe(async { write(calls, now).await })
+            .catch_unwind()
+            .instrument(span)
+            .await
+            .unwrap_or(Err(DatabaseError::Aborted));
+        answer(callers, committed);
     }
 }
 
@@ -147,99 +146,75 @@ async fn work(db: Db, wake: Wake, queue: Arc<Mutex<mpsc::Receiver<Job>>>, events
 async fn take(queue: &Mutex<mpsc::Receiver<Job>>, events_max: usize) -> Option<Vec<Job>> {
     let mut queue = queue.lock().await;
     let first = queue.recv().await?;
-    let mut events = first.events.len();
+    let mut events = first.call.events.len();
     let mut jobs = vec![first];
     while events < events_max {
         let Ok(job) = queue.try_recv() else { break };
-        events += job.events.len();
+        events += job.call.events.len();
         jobs.push(job);
     }
     Some(jobs)
 }
 
-fn answer(jobs: Vec<Job>, outcomes: Vec<Outcome>) {
-    let mut outcomes = outcomes.into_iter();
-    for job in jobs {
-        let own = outcomes.by_ref().take(job.events.len()).collect();
-        // Whoever does not wait any more has the event in the ledger all the same.
-        drop(job.answer.send(Ok(own)));
+fn answer(callers: Vec<Caller>, committed: Result<Outcomes, DatabaseError>) {
+    // Whoever does not wait any more has the events in the ledger all the same.
+    match committed {
+        Ok(outcomes) => {
+            for (caller, outcomes) in callers.into_iter().zip(outcomes) {
+                drop(caller.answer.send(Ok(outcomes)));
+            }
+        }
+        Err(error) => {
+            tracing::warn!(error = %error, error.source = ?std::error::Error::source(&error), "a commit of the ledger failed");
+            let error = Arc::new(error);
+            for caller in callers {
+                drop(caller.answer.send(Err(error.clone())));
+            }
+        }
     }
 }
 
 /// One transaction: the ledger rows and one outbox row for all of them.
-async fn write(db: &Db, batch: Vec<Accepted>, now: Timestamp) -> Result<Vec<Outcome>, DatabaseError> {
+///
+/// The rows are inserted before anything is known of them, because most events are new and only the insert
+/// tells, with every identity locked, which are not. What then turns out not to stand, because the rest of its
+/// all-or-nothing call does not, is taken back in the same transaction.
+async fn write(db: &Db, calls: Vec<Call>, now: Timestamp) -> Result<Outcomes, DatabaseError> {
     db.transaction(Scope::AllAccounts, move |connection| {
         Box::pin(async move {
-            let unique = first_of_each(&batch);
-            let inserted = store::insert_events(connection, &unique, now).await?;
-            let others: Vec<&Identity> = unique
-                .iter()
-                .map(|one| &one.event.identity)
-                .filter(|identity| !inserted.contains(*identity))
-                .collect();
-            let known = store::find_recorded(connection, &others).await?;
-            let fresh: Vec<RecordedUsage> = unique
-                .iter()
-                .filter(|one| inserted.contains(&one.event.identity))
-                .map(|one| recorded_usage(one))
-                .collect();
-            if !fresh.is_empty() {
-                outbox::enqueue(connection, &UsageRecorded { events: fresh }, now).await?;
+            let candidates = candidates(&calls);
+            let inserted = store::insert_events(connection, &candidates, now).await?;
+            let (written, others): (Vec<&Accepted>, Vec<&Accepted>) = candidates
+                .into_iter()
+                .partition(|one| inserted.contains(&one.event.identity));
+            let others: Vec<&Identity> = others.iter().map(|one| &one.event.identity).collect();
+            let known = store::list_known(connection, &others).await?;
+            let settlement = settle(&calls, &known, now);
+            let corrections = settlement.corrections(&written);
+            if !corrections.surplus.is_empty() {
+                store::delete_events(connection, &corrections.surplus).await?;
             }
-            Ok(outcomes(&batch, &unique, &inserted, &known, now))
+            if !corrections.missing.is_empty() {
+                let late = store::insert_events(connection, &corrections.missing, now).await?;
+                expect_all(&corrections.missing, late.len())?;
+            }
+            if !settlement.recorded.is_empty() {
+                let events = settlement.recorded.iter().map(|one| recorded_usage(one));
+                let recorded = UsageRecorded {
+                    events: events.collect(),
+                };
+                outbox::enqueue(connection, &recorded, now).await?;
+            }
+            Ok(settlement.outcomes)
         })
     })
     .await
 }
 
-/// The first of each identity, sorted, so that commits that meet the same events take them in one order.
-fn first_of_each(batch: &[Accepted]) -> Vec<&Accepted> {
-    let mut unique: Vec<&Accepted> = batch.iter().collect();
-    unique.sort_by(|a, b| a.event.identity.cmp(&b.event.identity));
-    unique.dedup_by(|later, first| later.event.identity == first.event.identity);
-    unique
-}
-
-fn outcomes(
-    batch: &[Accepted],
-    unique: &[&Accepted],
-    inserted: &std::collections::HashSet<Identity>,
-    known: &HashMap<Identity, store::Known>,
-    now: Timestamp,
-) -> Vec<Outcome> {
-    let mut first: HashMap<&Identity, &Accepted> =
-        unique.iter().map(|one| (&one.event.identity, *one)).collect();
-    batch
-        .iter()
-        .map(|one| {
-            let identity = &one.event.identity;
-            if let Some(known) = known.get(identity) {
-                if known.payload_hash == one.payload_hash {
-                    return Outcome::Duplicate(from_sql(known.recorded_at));
-                }
-                return Outcome::Reused;
-            }
-            debug_assert!(inserted.contains(identity), "an event is either new or known");
-            match first.remove(identity) {
-                // The stable sort keeps the order of repeats, so this is the one that was inserted.
-                Some(inserted) if inserted.payload_hash == one.payload_hash => Outcome::Inserted(now),
-                Some(_) => Outcome::Reused,
-                None => repeat_within(batch, one, now),
-            }
-        })
-        .collect()
-}
-
-/// A later one of the same identity in the same commit.
-fn repeat_within(batch: &[Accepted], one: &Accepted, now: Timestamp) -> Outcome {
-    let first = batch
-        .iter()
-        .find(|other| other.event.identity == one.event.identity);
-    if first.is_some_and(|first| first.payload_hash == one.payload_hash) {
-        Outcome::Duplicate(now)
-    } else {
-        Outcome::Reused
-    }
+/// What takes the place of rows that were just taken back finds it free; anything else must not be answered.
+fn expect_all(events: &[&Accepted], inserted: usize) -> Result<(), DatabaseError> {
+    let count = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
+    expect_rows(count(events.len()), count(inserted))
 }
 
 fn recorded_usage(accepted: &Accepted) -> RecordedUsage {
@@ -251,5 +226,77 @@ fn recorded_usage(accepted: &Accepted) -> RecordedUsage {
         event_time: Some(octroi_kit::convert::to_proto_time(accepted.event_at)),
         decided: event.origin == Origin::Decision,
         backfill: event.backfill,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::BTreeMap,
+        sync::atomic::{AtomicUsize, Ordering},
+        time::Duration,
+    };
+
+    use octroi_core::{AccountId, ErrorKind, EventId, MetricSlug, ServiceError as _, Source, Units};
+
+    use super::*;
+    use crate::domain::event::Event;
+
+    fn call(event_id: &str) -> Call {
+        let event = Event {
+            identity: Identity {
+                account: AccountId::parse("acme").expect("an id"),
+                source: Source::parse("app").expect("a source"),
+                event_id: EventId::parse(event_id).expect("an id"),
+            },
+            metric: MetricSlug::parse("api.requests").expect("a slug"),
+            amount: Units::positive(1).expect("an amount"),
+            event_at: None,
+            properties: BTreeMap::new(),
+            origin: Origin::Direct,
+            backfill: false,
+        };
+        Call {
+            events: vec![Accepted {
+                payload_hash: event.payload_hash(None),
+                event,
+                event_at: Timestamp::UNIX_EPOCH,
+            }],
+            all_or_nothing: false,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_a_commit_is_told_to_its_callers_and_the_worker_lives_on() {
+        let commits = Arc::new(AtomicUsize::new(0));
+        let write = {
+            let commits = commits.clone();
+            move |calls: Vec<Call>, now| -> BoxFuture<'static, _> {
+                assert!(
+                    commits.fetch_add(1, Ordering::Relaxed) > 0,
+                    "the first commit panics"
+                );
+                Box::pin(async move { Ok(calls.iter().map(|_| vec![Outcome::Inserted(now)]).collect()) })
+            }
+        };
+        let config = config::Ledger {
+            waiting_events_max: 10_000,
+            commit_events_max: 10_000,
+            commits_at_once: 1,
+        };
+        let committer = Committer::over(Arc::new(write), &config);
+        let now = Timestamp::UNIX_EPOCH;
+        let patience = Duration::from_secs(5);
+
+        let first = tokio::time::timeout(patience, committer.commit(call("e-1"), now)).await;
+        let error = first
+            .expect("an answer in time")
+            .expect_err("the commit panicked");
+        assert_eq!(error.kind(), ErrorKind::Internal);
+
+        let second = tokio::time::timeout(patience, committer.commit(call("e-2"), now)).await;
+        let outcomes = second.expect("the worker lives").expect("a commit");
+        assert_eq!(outcomes, [Outcome::Inserted(now)]);
+        assert_eq!(committer.room.available_permits(), 10_000, "room is given back");
     }
 }

@@ -2,8 +2,12 @@
 
 use octroi_kit::db::Scope;
 
-use super::{RecordedEvent, Service};
-use crate::{domain::event::Identity, error::Error, store};
+use super::Service;
+use crate::{
+    domain::event::{Identity, RecordedEvent},
+    error::Error,
+    store,
+};
 
 impl Service {
     /// The event of this identity.

@@ -1,38 +1,13 @@
 //! `GetLedgerTotals`: sums of the ledger itself.
 
-use octroi_core::{AccountId, MetricSlug, Source, Units, Window};
 use octroi_kit::db::Scope;
 
 use super::Service;
-use crate::{error::Error, store};
-
-/// What is asked for.
-#[derive(Clone, Debug)]
-pub struct TotalsQuery {
-    /// The account; none means all.
-    pub account: Option<AccountId>,
-    /// The metrics.
-    pub metrics: Vec<MetricSlug>,
-    /// The range of event times.
-    pub range: Window,
-    /// Only events of this source.
-    pub source: Option<Source>,
-}
-
-/// The sums of one metric.
-#[derive(Clone, Debug, PartialEq)]
-pub struct MetricTotal {
-    /// The metric.
-    pub metric: MetricSlug,
-    /// Units that decisions recorded.
-    pub decided: Units,
-    /// Units that were recorded after the fact.
-    pub direct: Units,
-    /// The number of events.
-    pub events: u64,
-    /// The sum of units as the rollups have it, over all sources.
-    pub rollup: Units,
-}
+use crate::{
+    domain::sums::{MetricTotal, TotalsQuery},
+    error::Error,
+    store,
+};
 
 /// The sums, and how far the rollups are behind.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,11 +22,9 @@ impl Service {
     /// Sums of the ledger itself, which are true the instant an event was acknowledged.
     ///
     /// # Errors
-    /// [`Error`].
+    /// [`Error::MetricNotFound`], [`Error::SumOutOfRange`], [`Error::Database`].
     pub async fn get_ledger_totals(&self, query: TotalsQuery) -> Result<LedgerTotals, Error> {
-        if let Some(metric) = self.catalog.first_unknown(&query.metrics).await? {
-            return Err(Error::MetricNotFound { metric });
-        }
+        self.catalog.aggregations(&query.metrics).await?;
         self.db
             .transaction(Scope::AllAccounts, move |connection| {
                 Box::pin(async move {

@@ -1,22 +1,10 @@
 //! `ListUsageEvents`: the events of an account, newest first.
 
-use jiff::Timestamp;
 use octroi_core::{AccountId, MetricSlug};
 use octroi_kit::db::Scope;
 
 use super::Service;
-use crate::{domain::event::Event, error::Error, store};
-
-/// One event as the ledger has it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RecordedEvent {
-    /// The event.
-    pub event: Event,
-    /// When the ledger took it.
-    pub recorded_at: Timestamp,
-    /// Its place in the ledger.
-    pub sequence: i64,
-}
+use crate::{domain::event::RecordedEvent, error::Error, store};
 
 impl Service {
     /// Up to `limit` events before the place `before`, the newest first.

@@ -13,13 +13,11 @@ use std::sync::Arc;
 
 use octroi_kit::{db::Db, directory::Directory, outbox::Wake};
 
-pub(crate) use self::commit::Accepted;
 use self::{catalog::Catalog, commit::Committer};
 pub use self::{
-    ledger_totals::{LedgerTotals, MetricTotal, TotalsQuery},
-    list_events::RecordedEvent,
-    stats::{MetricStats, StatsQuery, UsageBucket, UsageStats},
-    track::Recorded,
+    ledger_totals::LedgerTotals,
+    stats::{StatsQuery, UsageStats},
+    track::{Batch, Recorded},
 };
 use crate::config;
 

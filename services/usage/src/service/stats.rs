@@ -1,11 +1,18 @@
 //! `GetUsageStats`: sums over a range, from the rollups.
 
 use jiff::tz::TimeZone;
-use octroi_core::{AccountId, MetricSlug, Period, Units, Window};
+use octroi_core::{AccountId, MetricSlug, Period, Window};
 use octroi_kit::db::Scope;
 
 use super::Service;
-use crate::{domain::buckets, error::Error, store};
+use crate::{
+    domain::{
+        buckets,
+        sums::{MetricStats, check_statistics},
+    },
+    error::Error,
+    store,
+};
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -22,26 +29,6 @@ pub struct StatsQuery {
     pub zone: Option<TimeZone>,
 }
 
-/// The use in one bucket.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct UsageBucket {
-    /// Its time.
-    pub window: Window,
-    /// The sum of amounts.
-    pub amount: Units,
-    /// The number of events.
-    pub events: u64,
-}
-
-/// The use of one metric.
-#[derive(Clone, Debug, PartialEq)]
-pub struct MetricStats {
-    /// The metric.
-    pub metric: MetricSlug,
-    /// Buckets that tile the range.
-    pub buckets: Vec<UsageBucket>,
-}
-
 /// The use over a range.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UsageStats {
@@ -55,12 +42,10 @@ impl Service {
     /// Sums over a range, cut by the granularity; a bucket without use is there with 0.
     ///
     /// # Errors
-    /// [`Error`] where account or metric do not exist, or the range cannot be cut.
+    /// [`Error`] where account or metric do not exist, a metric cannot be summed, or the range cannot be cut.
     pub async fn get_usage_stats(&self, query: StatsQuery) -> Result<UsageStats, Error> {
         let account = self.directory.get(&query.account).await?;
-        if let Some(metric) = self.catalog.first_unknown(&query.metrics).await? {
-            return Err(Error::MetricNotFound { metric });
-        }
+        check_statistics(&self.catalog.aggregations(&query.metrics).await?)?;
         let (zone, zone_name) = match query.zone {
             Some(zone) => {
                 let name = zone.iana_name().unwrap_or("UTC").to_owned();

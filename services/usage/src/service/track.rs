@@ -4,17 +4,31 @@ use std::collections::{HashMap, HashSet};
 
 use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
-use octroi_core::{AccountId, ServiceError as _};
+use octroi_core::{AccountId, ServiceError as _, Violations};
 use octroi_kit::directory::DirectoryError;
 
-use super::{
-    Service,
-    commit::{Accepted, Outcome},
+use super::{Service, catalog::Metrics};
+use crate::{
+    domain::{
+        event::{Accepted, ContentHash, Event},
+        settlement::{Call, Outcome},
+    },
+    error::Error,
 };
-use crate::{domain::event::Event, error::Error};
 
 /// Accounts that are asked for at the same time.
 const LOOK_UPS_AT_ONCE: usize = 32;
+
+/// Events that are to be recorded in one commit. One that is an error already stays one.
+#[derive(Debug)]
+pub struct Batch {
+    /// The events, in the caller's order.
+    pub events: Vec<Result<Event, Error>>,
+    /// Whether either all of them are recorded or none.
+    pub all_or_nothing: bool,
+    /// The hash of the request that they are made of, which becomes part of their content.
+    pub content_hash: Option<ContentHash>,
+}
 
 /// An event is in the ledger.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,120 +39,125 @@ pub struct Recorded {
     pub recorded_at: Timestamp,
 }
 
+/// What every event of a batch is checked against.
+struct Rules {
+    refused_accounts: HashMap<AccountId, DirectoryError>,
+    metrics: std::sync::Arc<Metrics>,
+    content_hash: Option<ContentHash>,
+    now: Timestamp,
+}
+
+impl Rules {
+    fn check(&self, event: Event) -> Result<Accepted, Error> {
+        if let Some(error) = self.refused_accounts.get(&event.identity.account) {
+            return Err(refused(error, &event.identity.account));
+        }
+        let Some(aggregation) = self.metrics.get(&event.metric) else {
+            return Err(Error::MetricNotFound { metric: event.metric });
+        };
+        let mut violations = Violations::default();
+        violations.take("amount", aggregation.check_amount(event.amount));
+        violations.finish()?;
+        let Some(event_at) = event.accepted_at(self.now) else {
+            return Err(Error::EventTimeOutOfRange {
+                field: "event_time".into(),
+            });
+        };
+        Ok(Accepted {
+            payload_hash: event.payload_hash(self.content_hash.as_ref()),
+            event,
+            event_at,
+        })
+    }
+}
+
 impl Service {
     /// Records one event and answers after its commit.
     ///
     /// # Errors
     /// [`Error`] where it is not recorded.
     pub async fn track_usage(&self, event: Event) -> Result<Recorded, Error> {
-        let mut results = self.track_usage_batch(vec![Ok(event)]).await?;
+        let batch = Batch {
+            events: vec![Ok(event)],
+            all_or_nothing: false,
+            content_hash: None,
+        };
+        let mut results = self.track_usage_batch(batch).await?;
         // One event in, one result out.
         results.pop().unwrap_or(Err(Error::Overloaded))
     }
 
-    /// Records events in one commit; each has a result of its own, in their order. An item that is an
-    /// error already stays one.
+    /// Records events in one commit; each has a result of its own, in their order.
+    ///
+    /// Of an all-or-nothing batch either every event is recorded, or every one was there before with the same
+    /// content, or nothing is written. Then an event that stands in the way says why, one that was there
+    /// before is a duplicate, and the others are [`Error::BatchRefused`]. Whether an event was there before
+    /// is not looked up where the batch fails by a rule already.
     ///
     /// # Errors
     /// [`Error`] where the commit as a whole failed; then nothing of it was recorded.
-    pub async fn track_usage_batch(
-        &self,
-        events: Vec<Result<Event, Error>>,
-    ) -> Result<Vec<Result<Recorded, Error>>, Error> {
-        let now = self.db.clock().now();
-        let refused_accounts = self.refused_accounts(&events).await?;
-        let unknown_metrics = self.unknown_metrics(&events).await?;
-        let mut accepted = Vec::with_capacity(events.len());
-        let mut results: Vec<Option<Error>> = Vec::with_capacity(events.len());
-        for event in events {
-            let checked = event.and_then(|event| {
-                if let Some(error) = refused_accounts.get(&event.identity.account) {
-                    return Err(refused(error, &event.identity.account));
-                }
-                if unknown_metrics.contains(&event.metric) {
-                    return Err(Error::MetricNotFound { metric: event.metric });
-                }
-                let event_at = event.accepted_at(now).ok_or(Error::EventTimeOutOfRange)?;
-                Ok(Accepted {
-                    payload_hash: event.payload_hash(),
-                    event,
-                    event_at,
-                })
-            });
-            match checked {
+    pub async fn track_usage_batch(&self, batch: Batch) -> Result<Vec<Result<Recorded, Error>>, Error> {
+        let named = batch.events.iter().flatten().map(|event| &event.metric);
+        let rules = Rules {
+            metrics: self.catalog.with(named).await?,
+            refused_accounts: self.refused_accounts(&batch.events).await?,
+            content_hash: batch.content_hash,
+            now: self.db.clock().now(),
+        };
+        let mut accepted = Vec::with_capacity(batch.events.len());
+        let mut refused: Vec<Option<Error>> = Vec::with_capacity(batch.events.len());
+        for event in batch.events {
+            match event.and_then(|event| rules.check(event)) {
                 Ok(event) => {
                     accepted.push(event);
-                    results.push(None);
+                    refused.push(None);
                 }
-                Err(error) => results.push(Some(error)),
+                Err(error) => refused.push(Some(error)),
             }
         }
-        let outcomes = self.commit(accepted, now).await?;
-        let mut outcomes = outcomes.into_iter();
-        Ok(results
+        if batch.all_or_nothing && refused.iter().any(Option::is_some) {
+            let refused = refused.into_iter();
+            return Ok(refused
+                .map(|error| Err(error.unwrap_or(Error::BatchRefused)))
+                .collect());
+        }
+        let call = Call {
+            events: accepted,
+            all_or_nothing: batch.all_or_nothing,
+        };
+        let mut recorded = self.commit(call, rules.now).await?.into_iter();
+        Ok(refused
             .into_iter()
             .map(|refused| match refused {
                 Some(error) => Err(error),
-                // One outcome an accepted event, in their order.
-                None => outcomes.next().unwrap_or(Err(Error::Overloaded)),
+                // One result an accepted event, in their order.
+                None => recorded.next().unwrap_or(Err(Error::Overloaded)),
             })
             .collect())
     }
 
-    async fn commit(
-        &self,
-        accepted: Vec<Accepted>,
-        now: Timestamp,
-    ) -> Result<Vec<Result<Recorded, Error>>, Error> {
-        if accepted.is_empty() {
+    async fn commit(&self, call: Call, now: Timestamp) -> Result<Vec<Result<Recorded, Error>>, Error> {
+        if call.events.is_empty() {
             return Ok(Vec::new());
         }
-        let names: Vec<(String, String)> = accepted
-            .iter()
-            .map(|one| {
-                (
-                    one.event.identity.event_id.to_string(),
-                    one.event.identity.source.to_string(),
-                )
-            })
-            .collect();
-        let outcomes = self.committer.commit(accepted, now).await?;
-        let recorded =
-            outcomes
-                .into_iter()
-                .zip(names)
-                .map(|(outcome, (event_id, source_name))| match outcome {
-                    Outcome::Inserted(recorded_at) => Ok(Recorded {
-                        duplicate: false,
-                        recorded_at,
-                    }),
-                    Outcome::Duplicate(recorded_at) => Ok(Recorded {
-                        duplicate: true,
-                        recorded_at,
-                    }),
-                    Outcome::Reused => Err(Error::EventIdReused {
-                        event_id,
-                        source_name,
-                    }),
-                });
+        let identities: Vec<_> = call.events.iter().map(|one| one.event.identity.clone()).collect();
+        let outcomes = self.committer.commit(call, now).await?;
+        let recorded = outcomes.into_iter().zip(identities).map(|(outcome, identity)| {
+            let recorded = |duplicate, recorded_at| Recorded {
+                duplicate,
+                recorded_at,
+            };
+            match outcome {
+                Outcome::Inserted(recorded_at) => Ok(recorded(false, recorded_at)),
+                Outcome::Duplicate(recorded_at) => Ok(recorded(true, recorded_at)),
+                Outcome::Reused => Err(Error::EventIdReused {
+                    event_id: identity.event_id.to_string(),
+                    source_name: identity.source.to_string(),
+                }),
+                Outcome::Withheld => Err(Error::BatchRefused),
+            }
+        });
         Ok(recorded.collect())
-    }
-
-    async fn unknown_metrics(
-        &self,
-        events: &[Result<Event, Error>],
-    ) -> Result<HashSet<octroi_core::MetricSlug>, Error> {
-        let mut named: HashSet<_> = events
-            .iter()
-            .flatten()
-            .map(|event| event.metric.clone())
-            .collect();
-        let mut unknown = HashSet::new();
-        while let Some(metric) = self.catalog.first_unknown(&named).await? {
-            named.remove(&metric);
-            unknown.insert(metric);
-        }
-        Ok(unknown)
     }
 
     /// The accounts that cannot be used, with why. An account service that does not answer fails the call.

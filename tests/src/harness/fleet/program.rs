@@ -17,7 +17,7 @@ const PROGRAM: &str = "octroi";
 /// A first start makes a PostgreSQL, on cores that a build may be using too.
 const READY_MAX: Duration = Duration::from_secs(90);
 /// How long a call that does something and ends may take.
-const END_MAX: Duration = Duration::from_secs(60);
+const END_MAX: Duration = Duration::from_secs(180);
 /// How much of a log is shown.
 const LOG_TAIL_BYTES: u64 = 6 * 1024;
 
@@ -113,7 +113,7 @@ impl Call {
     /// Runs it to its end.
     ///
     /// # Errors
-    /// When it cannot be run, or has not ended within a minute.
+    /// When it cannot be run, or has not ended within three minutes.
     pub async fn ends(&self) -> Result<Ended> {
         let mut command = Command::new(path()?);
         self.surround(&mut command);
@@ -193,7 +193,7 @@ impl Program {
     /// Waits for its end.
     ///
     /// # Errors
-    /// When it has not ended within a minute.
+    /// When it has not ended within three minutes.
     pub async fn ended(&mut self) -> Result<ExitStatus> {
         tokio::time::timeout(END_MAX, self.process.ended())
             .await

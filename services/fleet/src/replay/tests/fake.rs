@@ -10,8 +10,13 @@ use axum::{
     extract::{Request, State as Shared},
     response::Response,
 };
-use octroi_core::ErrorKind;
-use octroi_kit::{config::Secret, grpc::BATCH_BYTES_MAX, link::Link, status::refusal};
+use octroi_core::{ErrorKind, FieldViolation};
+use octroi_kit::{
+    config::Secret,
+    grpc::BATCH_BYTES_MAX,
+    link::Link,
+    status::{refusal, status},
+};
 use octroi_proto::{
     account::v1 as account,
     billing::v1 as billing,
@@ -28,6 +33,9 @@ type Identity = (String, String, String);
 
 /// The metric that has a limit.
 const LIMITED: &str = "llm.requests";
+
+/// Before this second, which is in 2016, no subscription begins.
+const ANCHOR_MIN: i64 = 1_480_000_000;
 
 /// What the fake keeps.
 #[derive(Debug, Default)]
@@ -144,6 +152,14 @@ impl Fake {
         &self,
         request: &billing::CreateSubscriptionRequest,
     ) -> Result<billing::CreateSubscriptionResponse, Status> {
+        let anchor = request.anchor_time.as_ref().map(|time| time.seconds);
+        if anchor.is_some_and(|anchor| anchor < ANCHOR_MIN) {
+            let violation =
+                FieldViolation::new("anchor_time", "must be at most 5 minutes ahead and 10 years back");
+            let reason = ErrorReason::FieldInvalid.name();
+            let kind = ErrorKind::Invalid;
+            return Err(status(kind, reason, "a field", Vec::new(), &[violation], None));
+        }
         if self.state().plans.contains_key(&request.account_id) {
             return Err(refusal(
                 ErrorKind::AlreadyExists,

@@ -100,79 +100,118 @@ impl Site {
                 Err(PublishError::Pending) => pending += 1,
                 result => return (pending, result),
             }
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::task::yield_now().await;
         }
     }
+}
+
+/// What a future answers without waiting for any time to pass: only other tasks run in between.
+async fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut future = std::pin::pin!(future);
+    for _ in 0..1_000 {
+        if let std::task::Poll::Ready(answer) = futures::poll!(future.as_mut()) {
+            return Some(answer);
+        }
+        tokio::task::yield_now().await;
+    }
+    None
 }
 
 #[tokio::test]
 async fn nobody_waits_for_a_message_that_waits_for_its_next_try() {
+    for error in [HandleError::retry as fn(&'static str) -> _, HandleError::away] {
+        let site = site(
+            60_000,
+            Arc::new(move |_| Box::pin(async move { Err(error("no")) })),
+        )
+        .await;
+        for _ in 0..100 {
+            assert_eq!(at_once(site.publish()).await, Some(Err(PublishError::Pending)));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_waited_for_its_next_try_is_sent_once_it_is_handled() {
     let handler = tries(|number| {
         if number < 3 {
-            Err(HandleError::retry("away"))
+            Err(HandleError::retry("a fault"))
         } else {
             Ok(())
         }
     });
-    let site = site(1_000, handler).await;
-    let since = Instant::now();
-    for _ in 0..100 {
-        assert_eq!(site.publish().await, Err(PublishError::Pending));
-    }
-    assert!(
-        since.elapsed() < Duration::from_millis(900),
-        "{:?}",
-        since.elapsed()
-    );
+    let site = site(10, handler).await;
+    assert_eq!(site.publish().await, Err(PublishError::Pending));
     assert_eq!(site.publish_until_settled().await.1, Ok(()));
-    assert!(
-        since.elapsed() >= Duration::from_millis(2_000),
-        "{:?}",
-        since.elapsed()
-    );
 }
 
 #[tokio::test]
 async fn a_message_is_sent_only_once_its_dead_letter_is_kept() {
-    let site = site(20, tries(|_| Err(HandleError::poison("bad")))).await;
+    let site = site(10, tries(|_| Err(HandleError::poison("bad")))).await;
     let (pending, settled) = site.publish_until_settled().await;
     assert_eq!(settled, Ok(()));
     assert!(pending > 0);
     assert_eq!(site.letters.0.load(Ordering::SeqCst), 3);
 }
 
+/// Both are under way at once: the event, and its dead letter of earlier that somebody put back.
+#[tokio::test]
+async fn a_dead_letter_that_is_put_back_is_not_taken_for_the_event_under_way() {
+    let handler = tries(|number| {
+        if number == 1 {
+            Err(HandleError::away("for a minute"))
+        } else {
+            Ok(())
+        }
+    });
+    let site = site(60_000, handler).await;
+    assert_eq!(at_once(site.publish()).await, Some(Err(PublishError::Pending)));
+    let redelivered = at_once(site.bus.redeliver(QUEUE.name, message())).await;
+    assert_eq!(redelivered, Some(Ok(())));
+    assert_eq!(at_once(site.publish()).await, Some(Err(PublishError::Pending)));
+}
+
+#[tokio::test]
+async fn a_dead_letter_that_dies_again_can_be_put_back_again() {
+    static TRIES: AtomicU32 = AtomicU32::new(0);
+    let handler = |number| {
+        TRIES.store(number, Ordering::SeqCst);
+        if number == 1 {
+            Err(HandleError::poison("bad"))
+        } else {
+            Ok(())
+        }
+    };
+    let site = site(10, tries(handler)).await;
+    let redeliver = || site.bus.redeliver(QUEUE.name, message());
+    assert_eq!(redeliver().await, Err(PublishError::Pending));
+    while site.letters.0.load(Ordering::SeqCst) < 3 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(redeliver().await, Ok(()));
+    assert_eq!(TRIES.load(Ordering::SeqCst), 2);
+}
+
 #[tokio::test]
 async fn a_stop_does_not_wait_for_the_next_try() {
-    let site = site(60_000, tries(|_| Err(HandleError::retry("away")))).await;
+    let site = site(60_000, tries(|_| Err(HandleError::away("away")))).await;
     assert_eq!(site.publish().await, Err(PublishError::Pending));
-    let since = Instant::now();
     site.stop.cancel();
-    assert!(site.running.await.is_ok());
-    assert!(
-        since.elapsed() < Duration::from_millis(50),
-        "{:?}",
-        since.elapsed()
-    );
+    let stopped = at_once(site.running).await;
+    assert!(stopped.is_some_and(|ended| ended.is_ok()), "it waits");
 }
 
 #[tokio::test]
 async fn a_stuck_handler_holds_up_its_publisher_and_a_stop_for_a_bounded_time() {
-    let site = site(20, Arc::new(|_| Box::pin(futures::future::pending()))).await;
+    let site = site(10, Arc::new(|_| Box::pin(futures::future::pending()))).await;
     let since = Instant::now();
+    assert_eq!(site.publish().await, Err(PublishError::Pending));
+    assert!(since.elapsed() >= PUBLISH_WAIT_MAX, "{:?}", since.elapsed());
     for _ in 0..10 {
-        assert_eq!(site.publish().await, Err(PublishError::Pending));
+        // Its patience is over for good.
+        assert_eq!(at_once(site.publish()).await, Some(Err(PublishError::Pending)));
     }
-    let waited = since.elapsed();
-    assert!(
-        (PUBLISH_WAIT_MAX..PUBLISH_WAIT_MAX * 2).contains(&waited),
-        "{waited:?}"
-    );
-    let since = Instant::now();
     site.stop.cancel();
+    // The handler never ends, so this returns only because the drain time does.
     assert!(site.running.await.is_ok());
-    assert!(
-        since.elapsed() < Duration::from_millis(500),
-        "{:?}",
-        since.elapsed()
-    );
 }

@@ -2,7 +2,7 @@
 
 use super::{
     super::{
-        DeadReason, Handler, PublishError, Queue,
+        Handler, PublishError, Queue,
         handling::{self, Verdict},
     },
     Settings, declare,
@@ -286,7 +286,7 @@ impl Visit {
     /// Handles a delivery; whether it may be acknowledged.
     async fn settle(&self, acker: &Acker, properties: BasicProperties, payload: Bytes) -> bool {
         let queue = &self.consumer.queue;
-        let (message, attempts) = match wire::read(&properties, payload.clone()) {
+        let (message, before) = match wire::read(&properties, payload.clone()) {
             Ok(read) => read,
             Err(problem) => {
                 tracing::error!(
@@ -294,21 +294,24 @@ impl Visit {
                     problem,
                     "a message is a dead letter: it is none of this fleet's"
                 );
-                let properties = wire::dead(properties, DeadReason::Malformed, problem);
+                let properties = wire::malformed(properties, problem);
                 return self.bury(acker, payload, properties).await;
             }
         };
-        let attempt = attempts.saturating_add(1);
         let result = handling::attempt(queue, &self.consumer.handler, message.clone()).await;
-        match handling::judge(queue, &message, attempt, result, &self.settings.retry_delays) {
+        match handling::judge(queue, &message, before, result, &self.settings.retry_delays) {
             Verdict::Handled => true,
-            Verdict::Again { delay } => {
+            Verdict::Again { delay, failed } => {
                 let name = self.settings.names.delay(queue.name, delay);
-                self.copy(acker, name, payload, wire::properties(&message, attempt))
+                self.copy(acker, name, payload, wire::properties(&message, failed))
                     .await
             }
-            Verdict::Dead { reason, error } => {
-                let properties = wire::dead(wire::properties(&message, attempt), reason, &error);
+            Verdict::Dead {
+                reason,
+                attempts,
+                error,
+            } => {
+                let properties = wire::dead(&message, attempts, reason, &error);
                 self.bury(acker, payload, properties).await
             }
         }

@@ -253,7 +253,12 @@ impl Session {
     }
 }
 
-async fn publish(channel: Channel, routing_key: ShortString, parcel: Parcel) -> lapin::Result<Confirmation> {
+/// Publishes on a channel that confirms and has nothing else in flight.
+pub(super) async fn publish(
+    channel: Channel,
+    routing_key: ShortString,
+    parcel: Parcel,
+) -> lapin::Result<Confirmation> {
     let exchange = ShortString::from(parcel.exchange.as_str());
     let options = BasicPublishOptions {
         mandatory: parcel.mandatory,
@@ -268,7 +273,8 @@ async fn publish(channel: Channel, routing_key: ShortString, parcel: Parcel) -> 
         .await
 }
 
-fn outcome(confirmation: &Confirmation, routing_key: String) -> Result<(), PublishError> {
+/// What the broker's answer says.
+pub(super) fn outcome(confirmation: &Confirmation, routing_key: String) -> Result<(), PublishError> {
     match confirmation {
         Confirmation::Ack(None) => Ok(()),
         Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)) => {

@@ -61,7 +61,7 @@ pub(super) async fn supervise(health: &Health, stop: &CancellationToken, role: &
             Err(error) => Err(error),
         };
         if let Err(error) = ended {
-            health.down(&error);
+            health.down(&error, Instant::now());
         }
         tokio::select! {
             () = stop.cancelled() => break,
@@ -132,7 +132,7 @@ impl Health {
     }
 
     /// Logs each failure once, not once a try.
-    fn down(&self, error: &LinkError) {
+    fn down(&self, error: &LinkError, now: Instant) {
         self.gauge(0.0);
         let error = handling::text(error);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -149,10 +149,7 @@ impl Health {
         }
         *state = match &*state {
             State::Off { .. } => State::Off { error },
-            State::Up => State::Down {
-                since: Instant::now(),
-                error,
-            },
+            State::Up => State::Down { since: now, error },
             State::Down { since, .. } => State::Down { since: *since, error },
         };
     }
@@ -195,20 +192,19 @@ mod tests {
     #[test]
     fn a_short_absence_does_not_make_the_process_unready() {
         let (health, error) = (Health::new("publish"), LinkError::Timeout("a test"));
-        assert!(!health.is_ready(), "before it was ever up");
-        health.down(&error);
-        assert!(!health.is_ready(), "before it was ever up");
+        let began = Instant::now();
+        let after = |seconds| began + Duration::from_secs(seconds);
+        assert!(!health.is_ready_at(began), "before it was ever up");
+        health.down(&error, began);
+        assert!(!health.is_ready_at(began), "before it was ever up");
         health.up();
-        let far = Instant::now() + Duration::from_secs(3_600);
-        assert!(health.is_ready_at(far));
-        let before = Instant::now();
-        health.down(&error);
-        let after = Instant::now();
-        assert!(health.is_ready_at(before + AWAY_MAX));
-        std::thread::sleep(Duration::from_millis(2));
+        assert!(health.is_ready_at(after(3_600)));
+        health.down(&error, after(100));
+        assert!(health.is_ready_at(after(100) + AWAY_MAX));
         // A further failure does not begin a new absence.
-        health.down(&error);
-        assert!(!health.is_ready_at(after + AWAY_MAX + Duration::from_millis(1)));
+        health.down(&error, after(105));
+        assert!(health.is_ready_at(after(100) + AWAY_MAX));
+        assert!(!health.is_ready_at(after(100) + AWAY_MAX + Duration::from_nanos(1)));
         health.up();
         assert!(health.is_ready());
         health.stopped();

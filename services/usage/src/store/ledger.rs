@@ -1,0 +1,221 @@
+//! The rows of the ledger.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use jiff::Timestamp;
+use octroi_core::{AccountId, EventId, MetricSlug, Source, Units};
+use octroi_kit::db::{DatabaseError, corrupt, expect_rows, from_sql, to_sql};
+use sqlx::{PgConnection, types::Json};
+use time::OffsetDateTime;
+
+use crate::{
+    domain::{
+        event::{Accepted, Event, Identity, Origin, RecordedEvent},
+        settlement::Known,
+    },
+    error::Error,
+};
+
+/// Inserts the events that are not in the ledger yet and answers which those were.
+pub async fn insert_events(
+    connection: &mut PgConnection,
+    events: &[&Accepted],
+    now: Timestamp,
+) -> Result<HashSet<Identity>, DatabaseError> {
+    let text =
+        |part: fn(&Event) -> &str| -> Vec<&str> { events.iter().map(|one| part(&one.event)).collect() };
+    let amounts: Vec<i64> = events.iter().map(|one| one.event.amount.as_i64()).collect();
+    let times: Vec<OffsetDateTime> = events.iter().map(|one| to_sql(one.event_at)).collect();
+    let backfills: Vec<bool> = events.iter().map(|one| one.event.backfill).collect();
+    let properties: Vec<Json<&BTreeMap<String, String>>> =
+        events.iter().map(|one| Json(&one.event.properties)).collect();
+    let hashes: Vec<&[u8]> = events.iter().map(|one| &one.payload_hash[..]).collect();
+    let inserted: Vec<(String, String, String)> = sqlx::query_as(
+        "INSERT INTO usage_event
+             (account_id, source, event_id, metric, amount, event_at, origin, backfill, properties, payload_hash, recorded_at)
+         SELECT *, $11 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::timestamptz[],
+                              $7::text[], $8::boolean[], $9::jsonb[], $10::bytea[])
+         ON CONFLICT DO NOTHING
+         RETURNING account_id, source, event_id",
+    )
+    .bind(text(|event| event.identity.account.as_str()))
+    .bind(text(|event| event.identity.source.as_str()))
+    .bind(text(|event| event.identity.event_id.as_str()))
+    .bind(text(|event| event.metric.as_str()))
+    .bind(amounts)
+    .bind(times)
+    .bind(text(|event| event.origin.as_str()))
+    .bind(backfills)
+    .bind(properties)
+    .bind(hashes)
+    .bind(to_sql(now))
+    .fetch_all(connection)
+    .await?;
+    inserted.into_iter().map(identity).collect()
+}
+
+/// Takes back events that this transaction has inserted. Nobody else has seen them, and nobody else can take
+/// their identities before the transaction ends.
+pub async fn delete_events(connection: &mut PgConnection, events: &[&Accepted]) -> Result<(), DatabaseError> {
+    let identities: Vec<&Identity> = events.iter().map(|one| &one.event.identity).collect();
+    let deleted = sqlx::query(
+        "DELETE FROM usage_event
+         USING unnest($1::text[], $2::text[], $3::text[]) AS gone (account_id, source, event_id)
+         WHERE usage_event.account_id = gone.account_id AND usage_event.source = gone.source
+           AND usage_event.event_id = gone.event_id",
+    )
+    .bind(
+        identities
+            .iter()
+            .map(|one| one.account.as_str())
+            .collect::<Vec<_>>(),
+    )
+    .bind(
+        identities
+            .iter()
+            .map(|one| one.source.as_str())
+            .collect::<Vec<_>>(),
+    )
+    .bind(
+        identities
+            .iter()
+            .map(|one| one.event_id.as_str())
+            .collect::<Vec<_>>(),
+    )
+    .execute(connection)
+    .await?;
+    expect_rows(
+        u64::try_from(events.len()).unwrap_or(u64::MAX),
+        deleted.rows_affected(),
+    )
+}
+
+fn identity((account, source, event_id): (String, String, String)) -> Result<Identity, DatabaseError> {
+    Ok(Identity {
+        account: AccountId::parse(&account).map_err(corrupt("account id"))?,
+        source: Source::parse(&source).map_err(corrupt("source"))?,
+        event_id: EventId::parse(&event_id).map_err(corrupt("event id"))?,
+    })
+}
+
+/// What the ledger has of these identities.
+pub async fn list_known(
+    connection: &mut PgConnection,
+    identities: &[&Identity],
+) -> Result<HashMap<Identity, Known>, DatabaseError> {
+    if identities.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows: Vec<(String, String, String, Vec<u8>, OffsetDateTime)> = sqlx::query_as(
+        "SELECT account_id, source, event_id, payload_hash, recorded_at
+         FROM usage_event JOIN unnest($1::text[], $2::text[], $3::text[]) AS asked (account_id, source, event_id)
+         USING (account_id, source, event_id)",
+    )
+    .bind(identities.iter().map(|one| one.account.as_str()).collect::<Vec<_>>())
+    .bind(identities.iter().map(|one| one.source.as_str()).collect::<Vec<_>>())
+    .bind(identities.iter().map(|one| one.event_id.as_str()).collect::<Vec<_>>())
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter()
+        .map(|(account, source, event_id, hash, recorded_at)| {
+            let payload_hash = hash.try_into().map_err(corrupt("payload hash"))?;
+            Ok((
+                identity((account, source, event_id))?,
+                Known {
+                    payload_hash,
+                    recorded_at: from_sql(recorded_at),
+                },
+            ))
+        })
+        .collect()
+}
+
+type EventRow = (
+    String,
+    String,
+    String,
+    String,
+    i64,
+    OffsetDateTime,
+    OffsetDateTime,
+    String,
+    bool,
+    Json<BTreeMap<String, String>>,
+    i64,
+    Vec<u8>,
+);
+
+/// Up to `limit` events of an account before the place `before`, the newest first.
+pub async fn list_events(
+    connection: &mut PgConnection,
+    account: &AccountId,
+    metric: Option<&MetricSlug>,
+    before: Option<i64>,
+    limit: i64,
+) -> Result<Vec<RecordedEvent>, Error> {
+    let rows: Vec<EventRow> = sqlx::query_as(
+        "SELECT account_id, source, event_id, metric, amount, event_at, recorded_at, origin, backfill, properties, sequence,
+                payload_hash
+         FROM usage_event
+         WHERE account_id = $1 AND ($2::text IS NULL OR metric = $2) AND ($3::bigint IS NULL OR sequence < $3)
+         ORDER BY sequence DESC LIMIT $4",
+    )
+    .bind(account.as_str())
+    .bind(metric.map(MetricSlug::as_str))
+    .bind(before)
+    .bind(limit)
+    .fetch_all(connection)
+    .await
+    .map_err(DatabaseError::from)?;
+    rows.into_iter().map(|row| Ok(recorded_event(row)?)).collect()
+}
+
+/// The event of an identity.
+pub async fn find_event(
+    connection: &mut PgConnection,
+    identity: &Identity,
+) -> Result<Option<RecordedEvent>, DatabaseError> {
+    let row: Option<EventRow> = sqlx::query_as(
+        "SELECT account_id, source, event_id, metric, amount, event_at, recorded_at, origin, backfill, properties, sequence,
+                payload_hash
+         FROM usage_event WHERE account_id = $1 AND source = $2 AND event_id = $3",
+    )
+    .bind(identity.account.as_str())
+    .bind(identity.source.as_str())
+    .bind(identity.event_id.as_str())
+    .fetch_optional(connection)
+    .await?;
+    row.map(recorded_event).transpose()
+}
+
+fn recorded_event(row: EventRow) -> Result<RecordedEvent, DatabaseError> {
+    let (
+        account,
+        source,
+        event_id,
+        metric,
+        amount,
+        event_at,
+        recorded_at,
+        origin,
+        backfill,
+        properties,
+        sequence,
+        payload_hash,
+    ) = row;
+    let event = Event {
+        identity: identity((account, source, event_id))?,
+        metric: MetricSlug::parse(&metric).map_err(corrupt("metric"))?,
+        amount: Units::positive(amount).map_err(corrupt("amount"))?,
+        event_at: Some(from_sql(event_at)),
+        properties: properties.0,
+        origin: Origin::from_name(&origin).ok_or(DatabaseError::Corrupt { what: "origin" })?,
+        backfill,
+    };
+    Ok(RecordedEvent {
+        event,
+        recorded_at: from_sql(recorded_at),
+        sequence,
+        payload_hash: payload_hash.try_into().map_err(corrupt("payload hash"))?,
+    })
+}

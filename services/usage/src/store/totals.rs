@@ -1,0 +1,95 @@
+//! Sums of the ledger itself, and of the rollups beside it.
+
+use octroi_core::{AccountId, MetricSlug, Source, Units};
+use octroi_kit::db::{DatabaseError, corrupt, to_sql};
+use sqlx::PgConnection;
+
+use super::units;
+use crate::{
+    domain::sums::{MetricTotal, TotalsQuery},
+    error::Error,
+};
+
+/// Sums the ledger by origin, and the rollups beside it where they are asked for. An empty range is not looked
+/// up.
+pub async fn sum_ledger(
+    connection: &mut PgConnection,
+    query: &TotalsQuery,
+) -> Result<Vec<MetricTotal>, Error> {
+    if query.range.end <= query.range.start {
+        let empty = query.metrics.iter().map(|metric| total_of(metric, &[], &[]));
+        return empty.collect();
+    }
+    let account = query.account.as_ref().map(AccountId::as_str);
+    let metrics: Vec<&str> = query.metrics.iter().map(MetricSlug::as_str).collect();
+    let start = to_sql(query.range.start);
+    let end = query.range.is_bounded().then(|| to_sql(query.range.end));
+    let ledger: Vec<(String, String, String, i64)> = sqlx::query_as(
+        "SELECT metric, coalesce(sum(amount) FILTER (WHERE origin = 'decision'), 0)::text,
+                coalesce(sum(amount) FILTER (WHERE origin = 'direct'), 0)::text, count(*)
+         FROM usage_event
+         WHERE ($1::text IS NULL OR account_id = $1) AND metric = ANY($2) AND event_at >= $3
+           AND ($4::timestamptz IS NULL OR event_at < $4) AND ($5::text IS NULL OR source = $5)
+         GROUP BY metric",
+    )
+    .bind(account)
+    .bind(&metrics)
+    .bind(start)
+    .bind(end)
+    .bind(query.source.as_ref().map(Source::as_str))
+    .fetch_all(&mut *connection)
+    .await
+    .map_err(DatabaseError::from)?;
+    let rollups = if query.rollups {
+        sum_rollups(connection, query).await?
+    } else {
+        Vec::new()
+    };
+    query
+        .metrics
+        .iter()
+        .map(|metric| total_of(metric, &ledger, &rollups))
+        .collect()
+}
+
+async fn sum_rollups(
+    connection: &mut PgConnection,
+    query: &TotalsQuery,
+) -> Result<Vec<(String, String)>, DatabaseError> {
+    let end = query.range.is_bounded().then(|| to_sql(query.range.end));
+    Ok(sqlx::query_as(
+        "SELECT metric, sum(amount)::text FROM rollup_quarter
+         WHERE ($1::text IS NULL OR account_id = $1) AND metric = ANY($2) AND bucket_at >= $3
+           AND ($4::timestamptz IS NULL OR bucket_at < $4)
+         GROUP BY metric",
+    )
+    .bind(query.account.as_ref().map(AccountId::as_str))
+    .bind(query.metrics.iter().map(MetricSlug::as_str).collect::<Vec<_>>())
+    .bind(to_sql(query.range.start))
+    .bind(end)
+    .fetch_all(connection)
+    .await?)
+}
+
+fn total_of(
+    metric: &MetricSlug,
+    ledger: &[(String, String, String, i64)],
+    rollups: &[(String, String)],
+) -> Result<MetricTotal, Error> {
+    let mut total = MetricTotal {
+        metric: metric.clone(),
+        decided: Units::ZERO,
+        direct: Units::ZERO,
+        events: 0,
+        rollup: Units::ZERO,
+    };
+    if let Some((_, decided, direct, events)) = ledger.iter().find(|row| row.0 == metric.as_str()) {
+        total.decided = units(decided)?;
+        total.direct = units(direct)?;
+        total.events = u64::try_from(*events).map_err(corrupt("number of events"))?;
+    }
+    if let Some((_, amount)) = rollups.iter().find(|row| row.0 == metric.as_str()) {
+        total.rollup = units(amount)?;
+    }
+    Ok(total)
+}

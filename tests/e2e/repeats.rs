@@ -1,0 +1,152 @@
+//! One request takes once and is recorded once, however often it comes and whatever is away meanwhile.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use octroi_proto::{common::v1::Period, errors::v1::ErrorReason, quota::v1::CheckQuotaResponse};
+use octroi_tests::harness::fleet::{
+    APPLICATION, Clients, Fleet, OPERATOR, Topology, eventually, roomy_hour, tell,
+};
+use tonic::{Code, Status};
+
+use crate::{
+    asks::{check_refusal, consume, ledger_total, refusal, standing, upsert_account},
+    story::both_topologies,
+};
+
+both_topologies!(
+    a_decision_is_repeated_after_the_quota_service_was_killed,
+    a_request_id_with_another_content_records_nothing_of_it,
+    callers_that_go_away_leave_nothing_behind,
+);
+
+const ACCOUNT: &str = "acme";
+const METRIC: &str = "api.requests";
+
+async fn decide(
+    app: &Clients,
+    request_id: &str,
+    items: &[(&str, i64)],
+) -> Result<CheckQuotaResponse, Status> {
+    let request = consume(ACCOUNT, request_id, items);
+    Ok(app.quota.clone().check_quota(request).await?.into_inner())
+}
+
+/// The counters and the ledger both have this much of the metric.
+async fn exactly_is_taken(app: &Clients, operator: &Clients, metric: &str, amount: u64) -> Result<()> {
+    let total = ledger_total(operator, ACCOUNT, metric).await?;
+    ensure!(
+        (total.decided_amount, total.direct_amount) == (amount, 0),
+        "{amount} of {metric}: {total:?}"
+    );
+    let hour = standing(app, ACCOUNT, metric, Period::Hour).await?;
+    ensure!(hour.used == amount, "{amount} of {metric}: {hour:?}");
+    Ok(())
+}
+
+async fn a_decision_is_repeated_after_the_quota_service_was_killed(fleet: &mut Fleet) -> Result<()> {
+    roomy_hour().await;
+    let (app, operator) = (fleet.clients(APPLICATION)?, fleet.clients(OPERATOR)?);
+    upsert_account(&app, ACCOUNT).await?;
+    // The whole hour at once, so that no repeat can pass as a new request.
+    let first = decide(&app, "r-1", &[(METRIC, 60)]).await?;
+    ensure!(first.allowed, "{first:?}");
+    let denied = decide(&app, "r-2", &[(METRIC, 1)]).await?;
+    ensure!(!denied.allowed, "{denied:?}");
+
+    fleet.kill("quota").await?;
+    fleet.restart("quota").await?;
+
+    let repeated = decide(&app, "r-1", &[(METRIC, 60)]).await?;
+    ensure!(
+        repeated.allowed && repeated.repeated_request,
+        "what was taken is not taken back: {repeated:?}"
+    );
+    let denied = decide(&app, "r-2", &[(METRIC, 1)]).await?;
+    ensure!(!denied.allowed, "the hour is full: {denied:?}");
+    exactly_is_taken(&app, &operator, METRIC, 60).await
+}
+
+async fn a_request_id_with_another_content_records_nothing_of_it(fleet: &mut Fleet) -> Result<()> {
+    roomy_hour().await;
+    let (app, operator) = (fleet.clients(APPLICATION)?, fleet.clients(OPERATOR)?);
+    upsert_account(&app, ACCOUNT).await?;
+    let first = decide(&app, "r-1", &[(METRIC, 3)]).await?;
+    ensure!(first.allowed, "{first:?}");
+    for forgotten in [false, true] {
+        if forgotten {
+            fleet.kill("quota").await?;
+            fleet.restart("quota").await?;
+        }
+        for items in [
+            &[(METRIC, 4), ("exports.run", 1)][..],
+            &[(METRIC, 3), ("exports.run", 1)],
+            &[("exports.run", 1)],
+        ] {
+            let request = consume(ACCOUNT, "r-1", items);
+            let answer = app.quota.clone().check_quota(request).await;
+            let expected = refusal(Code::AlreadyExists, ErrorReason::RequestIdReused);
+            check_refusal(&format!("{items:?}, forgotten: {forgotten}"), answer, expected)?;
+        }
+        let repeated = decide(&app, "r-1", &[(METRIC, 3)]).await?;
+        ensure!(repeated.allowed && repeated.repeated_request, "{repeated:?}");
+        exactly_is_taken(&app, &operator, METRIC, 3).await?;
+        exactly_is_taken(&app, &operator, "exports.run", 0).await?;
+    }
+    Ok(())
+}
+
+async fn callers_that_go_away_leave_nothing_behind(fleet: &mut Fleet) -> Result<()> {
+    roomy_hour().await;
+    let (app, operator) = (fleet.clients(APPLICATION)?, fleet.clients(OPERATOR)?);
+    upsert_account(&app, ACCOUNT).await?;
+    let impatient = (0_u32..50).map(async |index| {
+        let patience = Duration::from_micros(u64::from(index) * 200);
+        let id = format!("r-{index}");
+        // Whether there was an answer does not matter.
+        let _ = tokio::time::timeout(patience, decide(&app, &id, &[(METRIC, 1)])).await;
+    });
+    futures::future::join_all(impatient).await;
+    eventually("the counters have what the ledger has", async || {
+        let total = ledger_total(&operator, ACCOUNT, METRIC).await?;
+        exactly_is_taken(&app, &operator, METRIC, total.decided_amount).await
+    })
+    .await?;
+    // Each comes once more, and nobody is charged twice.
+    for index in 0..50 {
+        let answer = decide(&app, &format!("r-{index}"), &[(METRIC, 1)]).await?;
+        ensure!(answer.allowed, "{answer:?}");
+    }
+    exactly_is_taken(&app, &operator, METRIC, 50).await
+}
+
+#[tokio::test]
+async fn a_request_that_waits_for_the_ledger_takes_once() -> Result<()> {
+    tell(Fleet::builder(Topology::Split), async |fleet| {
+        roomy_hour().await;
+        let (app, operator) = (fleet.clients(APPLICATION)?, fleet.clients(OPERATOR)?);
+        upsert_account(&app, ACCOUNT).await?;
+        let warm = decide(&app, "r-1", &[(METRIC, 1)]).await?;
+        ensure!(warm.allowed, "{warm:?}");
+
+        fleet.kill("usage").await?;
+        for _ in 0..10 {
+            let away = decide(&app, "r-2", &[(METRIC, 50)]).await;
+            ensure!(
+                away.as_ref()
+                    .is_err_and(|status| status.code() == Code::Unavailable),
+                "{away:?}"
+            );
+        }
+        fleet.restart("usage").await?;
+
+        // Taken twice, it would not fit.
+        let answer = eventually("the ledger answers", async || {
+            Ok(decide(&app, "r-2", &[(METRIC, 50)]).await?)
+        })
+        .await?;
+        ensure!(answer.allowed, "{answer:?}");
+        exactly_is_taken(&app, &operator, METRIC, 51).await
+    })
+    .await
+}
