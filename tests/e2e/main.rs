@@ -3,6 +3,7 @@
 mod asks;
 mod batches;
 mod callers;
+mod client;
 mod clock;
 mod ledger;
 mod newcomer;

@@ -1,6 +1,10 @@
 //! `octroi all` on a machine where nobody prepared anything.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
@@ -51,8 +55,8 @@ impl Newcomer {
             .set("grpc.listen", grpc.address().to_string())
             .set("admin.listen", admin.address().to_string())
             .set("gateway.listen", gateway.address().to_string());
-        if let Ok(bin) = std::env::var("PG_BIN") {
-            call = call.set("database.bin", bin);
+        if let Some(bin) = std::env::var_os("PG_BIN") {
+            call = call.set("database.bin", text(Path::new(&bin))?);
         }
         Ok(Self {
             program: call.start()?,

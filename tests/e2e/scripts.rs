@@ -64,7 +64,8 @@ fn up(dir: &TempDir) -> Result<Command> {
         &target.join("debug/octroi"),
         "echo \"$* bin=${OCTROI_DATABASE__BIN-none} tools=${OCTROI_TOOLS_DIR-none}\"",
     )?;
-    let path = std::env::var("PATH")?;
+    let path = std::env::var_os("PATH").context("no PATH")?;
+    let path = text(Path::new(&path))?.to_owned();
     let mut command = bash(&["deploy/scripts/up.sh"]);
     command
         .env("PATH", format!("{}:{path}", text(&dir.path().join("bin"))?))

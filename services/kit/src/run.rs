@@ -207,5 +207,6 @@ fn merged(routes: Routes, more: Routes) -> Routes {
     Routes::from(routes.into_axum_router().merge(more))
 }
 
-#[cfg(all(test, feature = "bus"))]
+#[cfg(test)]
+#[cfg(feature = "bus")]
 mod tests;

@@ -64,10 +64,11 @@ impl Committer {
                 Ok(outcomes)
             })
         };
-        Self::over(Arc::new(write), config)
+        let write: Write = Arc::new(write);
+        Self::over(&write, config)
     }
 
-    fn over(write: Write, config: &config::Ledger) -> Self {
+    fn over(write: &Write, config: &config::Ledger) -> Self {
         // A job needs room for at least one event, so the channel is never full.
         let (jobs, queue) = mpsc::channel(config.waiting_events_max);
         let queue = Arc::new(Mutex::new(queue));
@@ -284,7 +285,8 @@ mod tests {
             commit_events_max: 10_000,
             commits_at_once: 1,
         };
-        let committer = Committer::over(Arc::new(write), &config);
+        let write: Write = Arc::new(write);
+        let committer = Committer::over(&write, &config);
         let now = Timestamp::UNIX_EPOCH;
         let patience = Duration::from_secs(5);
 

@@ -171,7 +171,7 @@ fn alone(calls: &[Call], known: &[(u8, u8)]) -> BTreeSet<(String, u8)> {
             found |= ledger.get(&id) == Some(&one.payload_hash[0]);
             reused |= *after.entry(id).or_insert(one.payload_hash[0]) != one.payload_hash[0];
         }
-        if !call.all_or_nothing || !reused && !(new && found) {
+        if !call.all_or_nothing || !(reused || new && found) {
             ledger = after;
         }
     }
