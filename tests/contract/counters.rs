@@ -4,7 +4,7 @@ use octroi_core::{AccountId, MetricSlug, Period, RequestId, Units, Window};
 use octroi_kit::config::Secret;
 use octroi_quota::{
     Backend, CountersConfig,
-    counters::{Ask, Counters, Mark, RequestKey, Taken},
+    counters::{Ask, Counters, Mark, Receipt, RequestKey, Taken},
     domain::{decision::Level, window::WindowKey},
 };
 use octroi_tests::harness::backends;
@@ -67,6 +67,14 @@ fn request(caller: &str, request: &str) -> RequestKey {
     }
 }
 
+/// What an attempt takes.
+fn receipt(asks: &[Ask]) -> Receipt {
+    Receipt {
+        at: now(),
+        asks: asks.to_vec(),
+    }
+}
+
 /// An attempt of a request of its own.
 fn mark() -> Mark {
     let attempt = Uuid::new_v4();
@@ -110,7 +118,7 @@ async fn a_window_is_cold_until_it_is_seeded_and_a_second_seed_changes_nothing()
         let asks = [hour.clone(), day.clone()];
         assert_eq!(
             counters
-                .take(&acme, &mark(), &asks, now())
+                .take(&acme, &mark(), &receipt(&asks), now())
                 .await
                 .expect("an answer"),
             Taken::Cold(vec![0, 1]),
@@ -122,7 +130,7 @@ async fn a_window_is_cold_until_it_is_seeded_and_a_second_seed_changes_nothing()
             .expect("seeded");
         assert_eq!(
             counters
-                .take(&acme, &mark(), &asks, now())
+                .take(&acme, &mark(), &receipt(&asks), now())
                 .await
                 .expect("an answer"),
             Taken::Cold(vec![1]),
@@ -133,7 +141,7 @@ async fn a_window_is_cold_until_it_is_seeded_and_a_second_seed_changes_nothing()
             .await
             .expect("seeded");
         let taken = counters
-            .take(&acme, &mark(), &asks, now())
+            .take(&acme, &mark(), &receipt(&asks), now())
             .await
             .expect("an answer");
         assert_eq!(taken, Taken::Yes(vec![level(4, 2), level(1, 0)]), "{name}");
@@ -152,7 +160,7 @@ async fn all_windows_are_taken_from_or_none() {
         let seeds: Vec<_> = asks.iter().map(|ask| (ask.key.clone(), level(0, 0))).collect();
         counters.seed(&acme, &seeds, now()).await.expect("seeded");
         let first = counters
-            .take(&acme, &mark(), &asks, now())
+            .take(&acme, &mark(), &receipt(&asks), now())
             .await
             .expect("an answer");
         assert_eq!(
@@ -161,7 +169,7 @@ async fn all_windows_are_taken_from_or_none() {
             "{name}"
         );
         let second = counters
-            .take(&acme, &mark(), &asks, now())
+            .take(&acme, &mark(), &receipt(&asks), now())
             .await
             .expect("an answer");
         assert_eq!(
@@ -192,12 +200,12 @@ async fn what_is_given_back_can_be_taken_again_and_is_given_back_once() {
         for _ in 0..2 {
             let mark = mark();
             let taken = counters
-                .take(&acme, &mark, &asks, now())
+                .take(&acme, &mark, &receipt(&asks), now())
                 .await
                 .expect("an answer");
             assert_eq!(taken, Taken::Yes(vec![level(4, 0)]), "{name}");
             let other = counters
-                .take(&acme, &self::mark(), &asks, now())
+                .take(&acme, &self::mark(), &receipt(&asks), now())
                 .await
                 .expect("an answer");
             assert_eq!(other, Taken::No(vec![level(4, 0)]), "{name}");
@@ -228,14 +236,16 @@ async fn a_request_that_comes_again_takes_nothing_and_its_last_attempt_answers_f
             content_hash: [8; 32],
             ..again(&first)
         };
-        for (attempt, expected) in [
-            (&first, Taken::Yes(vec![level(3, 0)])),
-            (&second, Taken::Before(vec![level(3, 0)])),
-            (&others, Taken::No(vec![level(3, 0)])),
-            (&reused, Taken::Reused),
+        // The repeat comes in another window, and asks for less there.
+        let elsewhere = [ask("api.requests", Period::Hour, 1, Some(4))];
+        for (attempt, asks, expected) in [
+            (&first, &asks, Taken::Yes(vec![level(3, 0)])),
+            (&second, &elsewhere, Taken::Before(receipt(&asks))),
+            (&others, &asks, Taken::No(vec![level(3, 0)])),
+            (&reused, &asks, Taken::Reused),
         ] {
             let taken = counters
-                .take(&acme, attempt, &asks, now())
+                .take(&acme, attempt, &receipt(asks), now())
                 .await
                 .expect("an answer");
             assert_eq!(taken, expected, "{name}");
@@ -251,7 +261,7 @@ async fn a_request_that_comes_again_takes_nothing_and_its_last_attempt_answers_f
         }
         // Nothing is known of the request any more.
         let taken = counters
-            .take(&acme, &reused, &asks, now())
+            .take(&acme, &reused, &receipt(&asks), now())
             .await
             .expect("an answer");
         assert_eq!(taken, Taken::Yes(vec![level(3, 0)]), "{name}");
@@ -282,7 +292,7 @@ async fn a_window_in_use_stays_warm_however_many_others_are_looked_at() {
                 .await
                 .expect("seeded");
             let taken = counters
-                .take(&acme, &mark(), &asks, now())
+                .take(&acme, &mark(), &receipt(&asks), now())
                 .await
                 .expect("an answer");
             assert_eq!(
@@ -292,7 +302,7 @@ async fn a_window_in_use_stays_warm_however_many_others_are_looked_at() {
             );
         }
         let taken = counters
-            .take(&acme, &mark(), std::slice::from_ref(&open), now())
+            .take(&acme, &mark(), &receipt(&[open]), now())
             .await
             .expect("an answer");
         assert_eq!(taken, Taken::Yes(vec![level(1, 0)]), "{name}: the open hour");
@@ -309,7 +319,7 @@ async fn what_was_recorded_after_the_fact_only_grows_and_leaves_less_to_take() {
             .await
             .expect("a cold window stays cold");
         let taken = counters
-            .take(&acme, &mark(), &asks, now())
+            .take(&acme, &mark(), &receipt(&asks), now())
             .await
             .expect("an answer");
         assert_eq!(taken, Taken::Cold(vec![0]), "{name}");
@@ -324,7 +334,7 @@ async fn what_was_recorded_after_the_fact_only_grows_and_leaves_less_to_take() {
                 .await
                 .expect("raised");
             let taken = counters
-                .take(&acme, &mark(), &asks, now())
+                .take(&acme, &mark(), &receipt(&asks), now())
                 .await
                 .expect("an answer");
             assert_eq!(taken, Taken::No(vec![level(0, expected)]), "{name}");
@@ -344,7 +354,7 @@ async fn sums_end_at_what_json_carries() {
             .expect("seeded");
         assert_eq!(
             counters
-                .take(&acme, &mark(), &asks, now())
+                .take(&acme, &mark(), &receipt(&asks), now())
                 .await
                 .expect("an answer"),
             Taken::Yes(vec![level(most, 0)]),
@@ -353,7 +363,7 @@ async fn sums_end_at_what_json_carries() {
         let more = [ask("storage.bytes", Period::Lifetime, 1, None)];
         assert_eq!(
             counters
-                .take(&acme, &mark(), &more, now())
+                .take(&acme, &mark(), &receipt(&more), now())
                 .await
                 .expect("an answer"),
             Taken::No(vec![level(most, 0)]),
@@ -382,7 +392,7 @@ async fn sixty_four_callers_take_exactly_the_limit() {
             let (counters, acme, asks) = (counters.clone(), acme.clone(), asks.clone());
             tokio::spawn(async move {
                 counters
-                    .take(&acme, &mark(), &asks, now())
+                    .take(&acme, &mark(), &receipt(&asks), now())
                     .await
                     .expect("an answer")
             })
@@ -401,7 +411,12 @@ async fn an_answer_is_remembered_for_its_account_caller_and_request() {
     for (name, counters) in variants().await {
         let acme = account("acme");
         counters
-            .remember(&acme, &request("app", "r1"), b"answer".to_vec())
+            .remember(&acme, &request("app", "r1"), b"answer".to_vec(), true)
+            .await
+            .expect("remembered");
+        // Told late, a denial does not take back what was allowed.
+        counters
+            .remember(&acme, &request("app", "r1"), b"denial".to_vec(), false)
             .await
             .expect("remembered");
         for (account_name, caller, id, expected) in [
@@ -417,4 +432,43 @@ async fn an_answer_is_remembered_for_its_account_caller_and_request() {
             assert_eq!(recalled, expected, "{name} {account_name} {caller} {id}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_allowed_without_the_counters_is_charged_once_where_the_ledger_did_not_tell() {
+    // The variant in this process is never away.
+    let (_, counters) = variants().await.pop().expect("the variant in Redis");
+    let acme = account("acme");
+    let [before, after, cold] =
+        [Period::Hour, Period::Day, Period::Month].map(|period| ask("api.requests", period, 5, Some(4)));
+    let recorded_at = now();
+    for (ask, seeded_at) in [
+        (&before, recorded_at - jiff::SignedDuration::from_secs(1)),
+        (&after, recorded_at),
+    ] {
+        counters
+            .seed(&acme, &[(ask.key.clone(), level(2, 0))], seeded_at)
+            .await
+            .expect("seeded");
+    }
+    let mark = mark();
+    let receipt = receipt(&[before.clone(), after.clone(), cold.clone()]);
+    for _ in 0..2 {
+        counters
+            .charge(&acme, &again(&mark), &receipt, recorded_at)
+            .await
+            .expect("charged");
+    }
+    let warm = counters
+        .look(&acme, &[before.key, after.key])
+        .await
+        .expect("an answer");
+    assert_eq!(warm, Ok(vec![level(7, 0), level(2, 0)]), "over the limit, once");
+    let cold = counters.look(&acme, &[cold.key]).await.expect("an answer");
+    assert_eq!(cold, Err(vec![0]));
+    let repeat = counters
+        .take(&acme, &again(&mark), &receipt, now())
+        .await
+        .expect("an answer");
+    assert_eq!(repeat, Taken::Before(receipt.clone()));
 }

@@ -3,6 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use octroi_proto::{common::v1::Period, errors::v1::ErrorReason, quota::v1::CheckQuotaResponse};
 use octroi_tests::harness::fleet::{
     APPLICATION, Clients, Fleet, OPERATOR, Topology, eventually, roomy_hour, tell,
@@ -147,6 +151,39 @@ async fn a_request_that_waits_for_the_ledger_takes_once() -> Result<()> {
         .await?;
         ensure!(answer.allowed, "{answer:?}");
         exactly_is_taken(&app, &operator, METRIC, 51).await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn units_whose_recording_is_not_known_are_given_back_once_it_is() -> Result<()> {
+    // Nothing of ours is on its way for longer than a moment.
+    let fleet = Fleet::builder(Topology::Split).set("quota.reconcile_after_ms", "500");
+    tell(fleet, async |fleet| {
+        roomy_hour().await;
+        let (app, operator) = (fleet.clients(APPLICATION)?, fleet.clients(OPERATOR)?);
+        upsert_account(&app, ACCOUNT).await?;
+        let warm = decide(&app, "r-1", &[(METRIC, 1)]).await?;
+        ensure!(warm.allowed, "{warm:?}");
+
+        // It takes calls and answers none of them.
+        let usage = Pid::from_raw(fleet.pid("usage")?.try_into()?);
+        kill(usage, Signal::SIGSTOP)?;
+        let unknown = decide(&app, "r-2", &[(METRIC, 59)]).await;
+        ensure!(unknown.is_err(), "{unknown:?}");
+        // What was taken stays taken as long as nobody knows.
+        let full = standing(&app, ACCOUNT, METRIC, Period::Hour).await?;
+        ensure!(full.used == 60, "{full:?}");
+        fleet.kill("usage").await?;
+        fleet.restart("usage").await?;
+
+        eventually("the units are given back", async || {
+            exactly_is_taken(&app, &operator, METRIC, 1).await
+        })
+        .await?;
+        let other = decide(&app, "r-3", &[(METRIC, 59)]).await?;
+        ensure!(other.allowed, "{other:?}");
+        exactly_is_taken(&app, &operator, METRIC, 60).await
     })
     .await
 }

@@ -125,12 +125,14 @@ impl From<sqlx::Error> for DatabaseError {
             sqlx::Error::Database(database) => match database.code().as_deref() {
                 // Serialization, deadlock, lock and statement timeouts.
                 Some("40001" | "40P01" | "55P03" | "57014") => Self::Busy(error),
-                // Connection exceptions, shutdowns, too many connections, idle transactions ended.
+                // Connection exceptions, shutdowns, too many connections, no memory or disk, idle transactions
+                // ended, and a primary that became a standby.
                 Some(code)
                     if code.starts_with("08")
                         || code.starts_with("57P")
-                        || code == "53300"
-                        || code == "25P03" =>
+                        || code.starts_with("53")
+                        || code == "25P03"
+                        || code == "25006" =>
                 {
                     Self::Unavailable(error)
                 }

@@ -183,7 +183,18 @@ pub async fn requeue_asked(db: Db, bus: Bus, stop: CancellationToken) {
     }
 }
 
-type AskedRow = (String, Uuid, String, Vec<u8>, Option<String>, OffsetDateTime);
+type AskedRow = (
+    String,
+    Uuid,
+    String,
+    Vec<u8>,
+    Option<String>,
+    OffsetDateTime,
+    OffsetDateTime,
+);
+
+/// A letter as it was read: its queue, its message, and when it was kept.
+type Done = (String, Uuid, OffsetDateTime);
 
 async fn requeue_all(db: &Db, bus: &Bus) -> Result<usize, DatabaseError> {
     let (mut requeued, mut after) = (0, (String::new(), Uuid::nil()));
@@ -193,7 +204,7 @@ async fn requeue_all(db: &Db, bus: &Bus) -> Result<usize, DatabaseError> {
             return Ok(requeued);
         };
         after = (queue.clone(), *id);
-        let done: Vec<(String, Uuid)> = join_all(rows.into_iter().map(|row| redeliver(bus, row)))
+        let done: Vec<Done> = join_all(rows.into_iter().map(|row| redeliver(bus, row)))
             .await
             .into_iter()
             .flatten()
@@ -204,8 +215,8 @@ async fn requeue_all(db: &Db, bus: &Bus) -> Result<usize, DatabaseError> {
 }
 
 /// Which row is done with; none where it must be come back to.
-async fn redeliver(bus: &Bus, row: AskedRow) -> Option<(String, Uuid)> {
-    let (queue, id, routing_key, payload, traceparent, occurred_at) = row;
+async fn redeliver(bus: &Bus, row: AskedRow) -> Option<Done> {
+    let (queue, id, routing_key, payload, traceparent, occurred_at, kept_at) = row;
     let message = Message {
         id,
         routing_key,
@@ -214,7 +225,7 @@ async fn redeliver(bus: &Bus, row: AskedRow) -> Option<(String, Uuid)> {
         occurred_at: from_sql(occurred_at),
     };
     match bus.redeliver(&queue, message).await {
-        Ok(()) => Some((queue, id)),
+        Ok(()) => Some((queue, id, kept_at)),
         Err(PublishError::Pending) => None,
         Err(error) => {
             tracing::warn!(queue.name = queue, message.id = %id, error = %error, "a dead letter cannot be put back");
@@ -227,7 +238,7 @@ async fn list_asked(db: &Db, after: (String, Uuid)) -> Result<Vec<AskedRow>, Dat
     db.transaction(Scope::AllAccounts, move |connection| {
         Box::pin(async move {
             let rows = sqlx::query_as(
-                "SELECT queue, message_id, routing_key, payload, traceparent, occurred_at FROM dead_letter
+                "SELECT queue, message_id, routing_key, payload, traceparent, occurred_at, kept_at FROM dead_letter
                  WHERE reason = $1 AND (queue, message_id) > ($2, $3) ORDER BY queue, message_id LIMIT $4",
             )
             .bind(REQUEUED)
@@ -242,20 +253,26 @@ async fn list_asked(db: &Db, after: (String, Uuid)) -> Result<Vec<AskedRow>, Dat
     .await
 }
 
-/// One that died again meanwhile has another reason, and stays.
-async fn delete_requeued(db: &Db, done: Vec<(String, Uuid)>) -> Result<(), DatabaseError> {
+/// One that died again meanwhile was kept at another time, and stays, whatever was asked of it since.
+async fn delete_requeued(db: &Db, done: Vec<Done>) -> Result<(), DatabaseError> {
     if done.is_empty() {
         return Ok(());
     }
-    let (queues, ids): (Vec<String>, Vec<Uuid>) = done.into_iter().unzip();
+    let (mut queues, mut ids, mut kept) = (Vec::new(), Vec::new(), Vec::new());
+    for (queue, id, kept_at) in done {
+        queues.push(queue);
+        ids.push(id);
+        kept.push(kept_at);
+    }
     db.transaction(Scope::AllAccounts, move |connection| {
         Box::pin(async move {
             sqlx::query(
-                "DELETE FROM dead_letter WHERE reason = $3
-                     AND (queue, message_id) IN (SELECT * FROM unnest($1::text[], $2::uuid[]))",
+                "DELETE FROM dead_letter WHERE reason = $4 AND (queue, message_id, kept_at) IN
+                     (SELECT * FROM unnest($1::text[], $2::uuid[], $3::timestamptz[]))",
             )
             .bind(&queues)
             .bind(&ids)
+            .bind(&kept)
             .bind(REQUEUED)
             .execute(connection)
             .await?;

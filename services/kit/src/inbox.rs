@@ -5,7 +5,8 @@
 //!
 //! A mark is kept for [`MARKS_KEPT`]. It is needed for as long as the message may come again: while its row is
 //! in an outbox, because one of its queues waits for something that is away, and while a copy of it is on its
-//! way through the broker. A dead letter that is put back goes to the one queue that has no mark.
+//! way through the broker. A dead letter that is put back goes to its own queue only: where its effect was had already, the mark
+//! says so, and only what follows is done again.
 
 use std::{sync::Arc, time::Duration};
 

@@ -14,6 +14,8 @@ pub struct Config {
     pub database: DatabaseConfig,
     /// Where the counters are.
     pub counters: CountersConfig,
+    /// When the ledger is asked what became of a request whose recording is not known, in milliseconds.
+    pub reconcile_after_ms: u64,
 }
 
 /// Which counters.
@@ -55,6 +57,12 @@ impl Section for Config {
         }
         if !(1..=10_000).contains(&counters.command_timeout_ms) {
             return refuse("command_timeout_ms", "must be 1 to 10000");
+        }
+        if !(100..=300_000).contains(&self.reconcile_after_ms) {
+            return Err(ConfigError::new(
+                "quota.reconcile_after_ms",
+                "must be 100 to 300000",
+            ));
         }
         if !(1..=64).contains(&counters.connections) {
             return refuse("connections", "must be 1 to 64");

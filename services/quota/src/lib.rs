@@ -51,7 +51,7 @@ pub async fn component(context: &Context) -> anyhow::Result<Component> {
     let wake = Wake::default();
     let directory = Directory::new(context.links.to("account", NAME)?);
     let usage = UsageServiceClient::new(context.links.to("usage", NAME)?);
-    let service = Service::new(&db, directory, usage, counters.clone());
+    let service = Service::new(&config, &db, directory, usage, counters.clone());
     let server = QuotaServiceServer::new(grpc::Handler::new(service.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX);
 

@@ -40,8 +40,3 @@ CREATE TRIGGER rollup_lag_day_insert AFTER INSERT ON rollup_day
     REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION keep_rollup_lag();
 CREATE TRIGGER rollup_lag_day_update AFTER UPDATE ON rollup_day
     REFERENCING OLD TABLE AS removed NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION keep_rollup_lag();
-
--- The triggers keep writers away until this commits, so nothing is counted twice or left out.
-UPDATE rollup_lag
-SET events = (SELECT count(*) FROM usage_event) - (SELECT coalesce(sum(events), 0) FROM rollup_day)
-WHERE slot = 0;

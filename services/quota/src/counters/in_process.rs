@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use octroi_core::{AccountId, Units};
 use uuid::Uuid;
 
-use super::{ANSWER_TTL_S, Ask, Mark, RequestKey, Taken, expiring::Expiring};
+use super::{ANSWER_TTL_S, Ask, Mark, Receipt, RequestKey, Taken, expiring::Expiring};
 use crate::domain::{decision::Level, window::WindowKey};
 
 /// The most windows that are remembered of one account; those that ended go first, then those that nobody
@@ -30,6 +30,14 @@ struct Account {
     used_at: Instant,
 }
 
+/// What is known of a request that took.
+#[derive(Debug)]
+struct Marked {
+    content_hash: [u8; 32],
+    attempt: Uuid,
+    receipt: Receipt,
+}
+
 /// What is known of one window.
 #[derive(Clone, Copy, Debug)]
 struct Slot {
@@ -44,7 +52,7 @@ struct State {
     accounts: HashMap<AccountId, Account>,
     /// The account count at which idle ones are looked for next.
     sweep_at: usize,
-    marks: Expiring<AccountRequest, ([u8; 32], Uuid)>,
+    marks: Expiring<AccountRequest, Marked>,
     answers: Expiring<AccountRequest, Vec<u8>>,
 }
 
@@ -75,24 +83,25 @@ impl InProcess {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn take(&self, account: &AccountId, mark: &Mark, asks: &[Ask]) -> Taken {
+    pub(super) fn take(&self, account: &AccountId, mark: &Mark, receipt: &Receipt) -> Taken {
         let now = Instant::now();
+        let asks = &receipt.asks;
         let mut state = self.state();
         let state = &mut *state;
+        let request = (account.clone(), mark.key.clone());
+        if let Some(marked) = state.marks.get(&request, now) {
+            if marked.content_hash != mark.content_hash {
+                return Taken::Reused;
+            }
+            let taken = marked.receipt.clone();
+            state.set_mark(request, mark, taken.clone(), now);
+            return Taken::Before(taken);
+        }
         let keys: Vec<&WindowKey> = asks.iter().map(|ask| &ask.key).collect();
         let mut levels = match state.levels(account, &keys, now) {
             Ok(levels) => levels,
             Err(cold) => return Taken::Cold(cold),
         };
-        let request = (account.clone(), mark.key.clone());
-        let new_mark = (mark.content_hash, mark.attempt);
-        if let Some((content_hash, _)) = state.marks.get(&request, now) {
-            if *content_hash != mark.content_hash {
-                return Taken::Reused;
-            }
-            state.set_mark(request, new_mark, now);
-            return Taken::Before(levels);
-        }
         if (asks.iter().zip(&levels)).any(|(ask, level)| !level.has_room_for(ask.amount, ask.max)) {
             return Taken::No(levels);
         }
@@ -103,7 +112,7 @@ impl InProcess {
                 slot.decided = Some(level.decided);
             }
         }
-        state.set_mark(request, new_mark, now);
+        state.set_mark(request, mark, receipt.clone(), now);
         Taken::Yes(levels)
     }
 
@@ -116,7 +125,7 @@ impl InProcess {
         let mut state = self.state();
         let request = (account.clone(), mark.key.clone());
         let ours = state.marks.get(&request, Instant::now());
-        if ours.is_none_or(|(_, attempt)| *attempt != mark.attempt) {
+        if ours.is_none_or(|marked| marked.attempt != mark.attempt) {
             return;
         }
         state.marks.remove(&request);
@@ -152,9 +161,13 @@ impl InProcess {
         forget_windows(windows, |_| false, now);
     }
 
-    pub(super) fn remember(&self, account: &AccountId, key: &RequestKey, answer: Vec<u8>) {
-        let (request, bytes) = ((account.clone(), key.clone()), answer.len());
-        let early = self.state().answers.set(request, answer, bytes, Instant::now());
+    pub(super) fn remember(&self, account: &AccountId, key: &RequestKey, answer: Vec<u8>, allowed: bool) {
+        let (request, bytes, now) = ((account.clone(), key.clone()), answer.len(), Instant::now());
+        let mut state = self.state();
+        if !allowed && state.answers.get(&request, now).is_some() {
+            return;
+        }
+        let early = state.answers.set(request, answer, bytes, now);
         metrics::counter!("octroi_quota_answers_evicted_total").increment(early);
     }
 
@@ -207,8 +220,14 @@ impl State {
         self.accounts.get_mut(account)?.windows.get_mut(key)
     }
 
-    fn set_mark(&mut self, request: AccountRequest, mark: ([u8; 32], Uuid), now: Instant) {
-        let early = self.marks.set(request, mark, size_of::<([u8; 32], Uuid)>(), now);
+    fn set_mark(&mut self, request: AccountRequest, mark: &Mark, receipt: Receipt, now: Instant) {
+        let bytes = receipt.asks.len() * size_of::<Ask>();
+        let marked = Marked {
+            content_hash: mark.content_hash,
+            attempt: mark.attempt,
+            receipt,
+        };
+        let early = self.marks.set(request, marked, bytes, now);
         metrics::counter!("octroi_quota_marks_evicted_total").increment(early);
     }
 

@@ -13,6 +13,7 @@ mod redis;
 
 use jiff::Timestamp;
 use octroi_core::{AccountId, RequestId, Units};
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub use self::{in_process::InProcess, redis::Redis};
@@ -22,7 +23,7 @@ use crate::{
 };
 
 /// What is asked of one window.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ask {
     /// The window.
     pub key: WindowKey,
@@ -41,8 +42,8 @@ pub enum Taken {
     Yes(Vec<Level>),
     /// A window had no room, so nothing was taken; these are the levels.
     No(Vec<Level>),
-    /// The request took its amounts before, and nothing more was taken; these are the levels.
-    Before(Vec<Level>),
+    /// An earlier attempt of the request took this, and nothing more was taken.
+    Before(Receipt),
     /// The request took before, with another content. Nothing was taken.
     Reused,
 }
@@ -54,6 +55,15 @@ pub struct RequestKey {
     pub caller: String,
     /// Its id of the request.
     pub request: RequestId,
+}
+
+/// What an attempt took, as its mark keeps it: a repeat may come in another window, or under another plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// The instant that decided in which windows it counted.
+    pub at: Timestamp,
+    /// From which windows, and how much.
+    pub asks: Vec<Ask>,
 }
 
 /// What a request leaves where it takes.
@@ -72,8 +82,11 @@ pub struct Mark {
 #[error("the counters cannot be reached")]
 pub struct CountersError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
 
-/// How long an answer, and a mark, is remembered, in seconds.
+/// How long a mark is remembered, and the answer to what was allowed, in seconds.
 pub const ANSWER_TTL_S: u64 = 600;
+/// How long a denial is remembered, in seconds: long enough for whoever lost the answer. It took nothing, so a
+/// later repeat may be decided anew; and who is denied comes often.
+pub const DENIAL_TTL_S: u64 = 30;
 
 /// The port.
 #[derive(Clone, Debug)]
@@ -96,8 +109,8 @@ impl Counters {
         })
     }
 
-    /// Takes from every window or from none, and leaves `mark`. An attempt that finds the mark of an earlier
-    /// one takes nothing and answers for the units from now on.
+    /// Takes from every window or from none, and leaves `mark`, with `at` in its receipt. An attempt that finds
+    /// the mark of an earlier one takes nothing and answers for the units from now on.
     ///
     /// # Errors
     /// [`CountersError`]; whether anything was taken is then unknown.
@@ -105,15 +118,35 @@ impl Counters {
         &self,
         account: &AccountId,
         mark: &Mark,
-        asks: &[Ask],
+        receipt: &Receipt,
         now: Timestamp,
     ) -> Result<Taken, CountersError> {
-        if asks.is_empty() {
+        if receipt.asks.is_empty() {
             return Ok(Taken::Yes(Vec::new()));
         }
         match self {
-            Self::Redis(redis) => redis.take(account, mark, asks, now).await,
-            Self::InProcess(memory) => Ok(memory.take(account, mark, asks)),
+            Self::Redis(redis) => redis.take(account, mark, receipt, now).await,
+            Self::InProcess(memory) => Ok(memory.take(account, mark, receipt)),
+        }
+    }
+
+    /// Charges windows for what was allowed without the counters and recorded at `recorded_at`, once for the
+    /// request. A window that is cold, or was seeded since, has it from the ledger.
+    ///
+    /// # Errors
+    /// [`CountersError`]; trying again charges nothing twice.
+    pub async fn charge(
+        &self,
+        account: &AccountId,
+        mark: &Mark,
+        receipt: &Receipt,
+        recorded_at: Timestamp,
+    ) -> Result<(), CountersError> {
+        match self {
+            _ if receipt.asks.is_empty() => Ok(()),
+            Self::Redis(redis) => redis.charge(account, mark, receipt, recorded_at).await,
+            // Never away, so nothing is ever allowed without it.
+            Self::InProcess(_) => Ok(()),
         }
     }
 
@@ -154,7 +187,8 @@ impl Counters {
         }
     }
 
-    /// Tells the counters what the ledger says of windows; one that they know already stays as it is.
+    /// Tells the counters what the ledger, read at `now` or later, says of windows; one that they know already
+    /// stays as it is.
     ///
     /// # Errors
     /// [`CountersError`].
@@ -195,7 +229,8 @@ impl Counters {
         }
     }
 
-    /// Remembers the answer to a request for [`ANSWER_TTL_S`].
+    /// Remembers the answer to a request: what was allowed for [`ANSWER_TTL_S`], over whatever is remembered;
+    /// a denial for [`DENIAL_TTL_S`] or longer, where nothing is.
     ///
     /// # Errors
     /// [`CountersError`].
@@ -204,11 +239,12 @@ impl Counters {
         account: &AccountId,
         key: &RequestKey,
         answer: Vec<u8>,
+        allowed: bool,
     ) -> Result<(), CountersError> {
         match self {
-            Self::Redis(redis) => redis.remember(account, key, answer).await,
+            Self::Redis(redis) => redis.remember(account, key, answer, allowed).await,
             Self::InProcess(memory) => {
-                memory.remember(account, key, answer);
+                memory.remember(account, key, answer, allowed);
                 Ok(())
             }
         }

@@ -1,7 +1,9 @@
 //! Counters in Redis, one script a step.
 //!
 //! A window is a hash of its own, and so is a request's mark; all of an account share a hash tag, so that a
-//! script finds them on one node. A window is forgotten a day after its end, or two days after its last use where it has none; it is
+//! script finds them on one node.
+//!
+//! A window is forgotten a day after its end, or two days after its last use where it has none; it is
 //! seeded from the ledger when it is needed again.
 
 use std::{sync::Arc, time::Duration};
@@ -12,12 +14,12 @@ use fred::{
         Builder, ClientLike as _, Config, ConnectionConfig, Error, Expiration, KeysInterface as _,
         PerformanceConfig, ReconnectPolicy, TcpConfig,
     },
-    types::{Value, scripts::Script},
+    types::{SetOptions, Value, scripts::Script},
 };
 use jiff::Timestamp;
 use octroi_core::{AccountId, Units};
 
-use super::{ANSWER_TTL_S, Ask, CountersError, Mark, RequestKey, Taken};
+use super::{ANSWER_TTL_S, Ask, CountersError, DENIAL_TTL_S, Mark, Receipt, RequestKey, Taken};
 use crate::{
     config::CountersConfig,
     domain::{decision::Level, window::WindowKey},
@@ -35,6 +37,7 @@ struct Inner {
     namespace: String,
     take: Script,
     look: Script,
+    charge: Script,
     seed: Script,
     give_back: Script,
     raise_direct: Script,
@@ -80,6 +83,7 @@ impl Redis {
             namespace: config.namespace.clone(),
             take: Script::from_lua(include_str!("take.lua")),
             look: Script::from_lua(include_str!("look.lua")),
+            charge: Script::from_lua(include_str!("charge.lua")),
             seed: Script::from_lua(include_str!("seed.lua")),
             give_back: Script::from_lua(include_str!("give_back.lua")),
             raise_direct: Script::from_lua(include_str!("raise_direct.lua")),
@@ -119,14 +123,11 @@ impl Redis {
         &self,
         account: &AccountId,
         mark: &Mark,
-        asks: &[Ask],
+        receipt: &Receipt,
         now: Timestamp,
     ) -> Result<Taken, CountersError> {
-        let mut arguments = vec![
-            hex::encode(mark.content_hash),
-            mark.attempt.to_string(),
-            (ANSWER_TTL_S * 1_000).to_string(),
-        ];
+        let asks = &receipt.asks;
+        let mut arguments = mark_arguments(mark, receipt)?;
         for ask in asks {
             arguments.push(ask.amount.to_string());
             arguments.push(ask.max.map_or_else(|| "-1".to_owned(), |max| max.to_string()));
@@ -135,15 +136,35 @@ impl Redis {
         let answer = self
             .run(&self.0.take, self.keys(account, mark, asks), arguments)
             .await?;
+        if let [verdict, receipt] = answer.as_slice()
+            && verdict.as_str().as_deref() == Some("before")
+        {
+            let receipt = receipt.as_bytes().ok_or_else(unreadable)?;
+            let receipt = serde_json::from_slice(receipt).map_err(|_| unreadable())?;
+            return Ok(Taken::Before(receipt));
+        }
         let (verdict, numbers) = read_answer(&answer)?;
         match verdict.as_str() {
             "cold" => Ok(Taken::Cold(indices(&numbers))),
             "yes" => Ok(Taken::Yes(levels(&numbers)?)),
             "no" => Ok(Taken::No(levels(&numbers)?)),
-            "before" => Ok(Taken::Before(levels(&numbers)?)),
             "reused" => Ok(Taken::Reused),
             _ => Err(unreadable()),
         }
+    }
+
+    pub(super) async fn charge(
+        &self,
+        account: &AccountId,
+        mark: &Mark,
+        receipt: &Receipt,
+        recorded_at: Timestamp,
+    ) -> Result<(), CountersError> {
+        let mut arguments = mark_arguments(mark, receipt)?;
+        arguments.push(recorded_at.as_microsecond().to_string());
+        arguments.extend(receipt.asks.iter().map(|ask| ask.amount.to_string()));
+        let keys = self.keys(account, mark, &receipt.asks);
+        self.run(&self.0.charge, keys, arguments).await.map(drop)
     }
 
     pub(super) async fn look(
@@ -181,7 +202,7 @@ impl Redis {
         now: Timestamp,
     ) -> Result<(), CountersError> {
         let keys = levels.iter().map(|(key, _)| self.key(account, key)).collect();
-        let mut arguments = Vec::with_capacity(levels.len() * 3);
+        let mut arguments = vec![now.as_microsecond().to_string()];
         for (key, level) in levels {
             arguments.push(level.decided.to_string());
             arguments.push(level.direct.to_string());
@@ -218,20 +239,18 @@ impl Redis {
         account: &AccountId,
         key: &RequestKey,
         answer: Vec<u8>,
+        allowed: bool,
     ) -> Result<(), CountersError> {
-        let ttl_s = i64::try_from(ANSWER_TTL_S).unwrap_or(i64::MAX);
-        let expiration = Some(Expiration::EX(ttl_s));
+        let (ttl_s, options) = if allowed {
+            (ANSWER_TTL_S, None)
+        } else {
+            (DENIAL_TTL_S, Some(SetOptions::NX))
+        };
+        let expiration = Some(Expiration::EX(i64::try_from(ttl_s).unwrap_or(i64::MAX)));
+        let key = self.request_key("r", account, key);
         let answer = Value::Bytes(answer.into());
-        self.0
-            .pool
-            .set::<(), _, _>(
-                self.request_key("r", account, key),
-                answer,
-                expiration,
-                None,
-                false,
-            )
-            .await?;
+        // What was there before is answered where the option stands in the way; it does not matter.
+        let _: Value = (self.0.pool).set(key, answer, expiration, options, false).await?;
         Ok(())
     }
 
@@ -257,6 +276,17 @@ fn forget_after_ms(key: &WindowKey, now: Timestamp) -> i64 {
         return 2 * DAY_MS;
     }
     (key.end.as_millisecond() - now.as_millisecond()).max(0) + DAY_MS
+}
+
+/// The content's hash, the attempt, the receipt, and after how long the mark may be forgotten.
+fn mark_arguments(mark: &Mark, receipt: &Receipt) -> Result<Vec<String>, CountersError> {
+    let receipt = serde_json::to_string(receipt).map_err(|error| CountersError(Box::new(error)))?;
+    Ok(vec![
+        hex::encode(mark.content_hash),
+        mark.attempt.to_string(),
+        receipt,
+        (ANSWER_TTL_S * 1_000).to_string(),
+    ])
 }
 
 /// What a script says: a word, and numbers.

@@ -2,9 +2,10 @@
 
 use jiff::Timestamp;
 use octroi_core::{MetricSlug, Period, Window};
+use serde::{Deserialize, Serialize};
 
 /// One window of one account.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct WindowKey {
     /// The metric.
     pub metric: MetricSlug,

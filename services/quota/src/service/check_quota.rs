@@ -12,7 +12,7 @@ use super::{
     levels::cold_again,
 };
 use crate::{
-    counters::{Ask, Mark, RequestKey, Taken},
+    counters::{Ask, Mark, Receipt, RequestKey, Taken},
     domain::{
         check::{Check, Mode},
         decision::{Asked, Decision, Level, decide, deny_for_features, may_go_without_counters},
@@ -61,8 +61,7 @@ impl Question {
 pub(super) struct Consumption {
     pub(super) check: Check,
     pub(super) mark: Mark,
-    pub(super) asks: Vec<Ask>,
-    pub(super) at: Timestamp,
+    pub(super) receipt: Receipt,
 }
 
 impl Service {
@@ -150,14 +149,16 @@ impl Service {
             max: one.max(),
         });
         let consumption = Consumption {
-            asks: asks.collect(),
+            receipt: Receipt {
+                at: question.at,
+                asks: asks.collect(),
+            },
             check: question.check.clone(),
             mark: Mark {
                 key: key.clone(),
                 content_hash: question.check.content_hash(),
                 attempt: Uuid::new_v4(),
             },
-            at: question.at,
         };
         let repeated = |decision| Decision {
             repeated_request: true,
@@ -175,24 +176,44 @@ impl Service {
                     }
                 })
             }
-            Ok(Taken::Before(levels)) => {
+            Ok(Taken::Before(receipt)) => {
+                let consumption = Consumption {
+                    receipt,
+                    ..consumption
+                };
                 self.record_again(&consumption).await?;
+                let account = &question.check.account;
+                let levels = self.levels(account, &question.keys, question.now).await?;
                 Ok(repeated(question.decide(&levels, true)))
             }
             Ok(Taken::Reused) => Err(Error::RequestIdReused {
                 request_id: key.request.clone(),
             }),
-            // The counters have its units already; that there is no room for them again is no denial.
-            Ok(Taken::No(levels)) if self.find_recording(&consumption).await? => {
-                Ok(repeated(question.decide(&levels, true)))
-            }
-            Ok(Taken::No(levels)) => Ok(question.decide(&levels, false)),
+            Ok(Taken::No(levels)) => match self.find_recording(&consumption).await {
+                // The counters have its units already; that there is no room for them again is no denial.
+                Ok(true) => Ok(repeated(question.decide(&levels, true))),
+                // Whoever is denied need not wait for the ledger, and may ask again.
+                Ok(false) | Err(Error::Upstream(_)) => Ok(question.decide(&levels, false)),
+                Err(error) => Err(error),
+            },
             Ok(Taken::Cold(_)) => Err(cold_again()),
             Err(Error::Counters(error)) => {
-                let decision = question.decide_without_counters().ok_or(Error::Counters(error))?;
-                self.record_in_ledger(&consumption).await?;
-                self.charge_later(consumption);
-                Ok(decision)
+                let Some(decision) = question.decide_without_counters() else {
+                    // They may have taken it before they went away.
+                    self.find_out_later(consumption);
+                    return Err(Error::Counters(error));
+                };
+                match self.record_in_ledger(&consumption).await {
+                    Ok(Recording::Recorded) => {
+                        self.charge_later(consumption);
+                        Ok(decision)
+                    }
+                    Ok(Recording::Repeated) => Ok(repeated(decision)),
+                    Err(error) => {
+                        self.find_out_later(consumption);
+                        Err(error)
+                    }
+                }
             }
             Err(error) => Err(error),
         }
@@ -220,12 +241,11 @@ impl Service {
     }
 
     async fn give_back(&self, consumption: &Consumption) {
-        let Consumption {
-            check, mark, asks, ..
-        } = consumption;
-        if let Err(error) = self.counters.give_back(&check.account, mark, asks).await {
+        let Consumption { check, mark, receipt } = consumption;
+        let given_back = self.counters.give_back(&check.account, mark, &receipt.asks).await;
+        if let Err(error) = given_back {
             tracing::warn!(error = %error, "units could not be given back at once");
-            self.find_out_later(consumption.clone());
+            self.give_back_later(consumption.clone());
         }
     }
 
@@ -255,7 +275,11 @@ impl Service {
         let Ok(bytes) = serde_json::to_vec(&answer) else {
             return;
         };
-        if let Err(error) = self.counters.remember(&check.account, key, bytes).await {
+        let remembered = self
+            .counters
+            .remember(&check.account, key, bytes, decision.allowed)
+            .await;
+        if let Err(error) = remembered {
             tracing::debug!(error = %error, "an answer is not remembered; the ledger still counts it once");
         }
     }

@@ -94,10 +94,29 @@ impl Service {
 
 /// Whether an error of the ledger says that nothing was recorded, now or later.
 pub(super) fn refuses_for_good(error: &Error) -> bool {
+    if let Error::Upstream(upstream) = error
+        && never_left(&upstream.status)
+    {
+        return true;
+    }
     !matches!(
         error.kind(),
         ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Internal
     )
+}
+
+/// Whether the call was not even begun, because nobody listened.
+fn never_left(status: &Status) -> bool {
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        if let Some(io) = error.downcast_ref::<std::io::Error>()
+            && io.kind() == std::io::ErrorKind::ConnectionRefused
+        {
+            return true;
+        }
+        source = error.source();
+    }
+    false
 }
 
 fn upstream(status: Status) -> Error {
@@ -105,7 +124,7 @@ fn upstream(status: Status) -> Error {
 }
 
 fn events(consumption: &Consumption) -> Vec<UsageEvent> {
-    let Consumption { check, mark, at, .. } = consumption;
+    let Consumption { check, mark, receipt } = consumption;
     let events = check.events(&mark.key.request).into_iter();
     events
         .map(|(event_id, item)| UsageEvent {
@@ -114,7 +133,7 @@ fn events(consumption: &Consumption) -> Vec<UsageEvent> {
             source: source(&mark.key),
             metric: item.metric.to_string(),
             amount: item.amount.as_i64(),
-            event_time: Some(to_proto_time(*at)),
+            event_time: Some(to_proto_time(receipt.at)),
             properties: HashMap::new(),
             origin: Origin::Decision.into(),
         })

@@ -23,13 +23,11 @@ const METRICS_MAX: usize = 16;
 impl Service {
     /// Takes from all windows or from none, seeding those that are cold.
     pub(super) async fn take(&self, consumption: &Consumption, now: Timestamp) -> Result<Taken, Error> {
-        let Consumption {
-            check, mark, asks, ..
-        } = consumption;
+        let Consumption { check, mark, receipt } = consumption;
         for _ in 0..SEEDS_MAX {
-            match self.counters.take(&check.account, mark, asks, now).await? {
+            match self.counters.take(&check.account, mark, receipt, now).await? {
                 Taken::Cold(cold) => {
-                    let cold = cold.iter().filter_map(|index| asks.get(*index));
+                    let cold = cold.iter().filter_map(|index| receipt.asks.get(*index));
                     let keys = cold.map(|ask| ask.key.clone()).collect();
                     self.seed(&check.account, keys, now).await?;
                 }
@@ -75,6 +73,14 @@ impl Service {
         keys: Vec<WindowKey>,
         now: Timestamp,
     ) -> Result<(), Error> {
+        let _place = (self.seeding.acquire().await).map_err(|_| DatabaseError::Aborted)?;
+        let keys: Vec<WindowKey> = match self.counters.look(account, &keys).await? {
+            Ok(_) => return Ok(()),
+            // Others may have seeded some of them while this one waited for its place.
+            Err(cold) => (cold.iter().filter_map(|index| keys.get(*index)))
+                .cloned()
+                .collect(),
+        };
         let mut by_window: BTreeMap<_, Vec<WindowKey>> = BTreeMap::new();
         for key in keys {
             by_window.entry(key.window()).or_default().push(key);

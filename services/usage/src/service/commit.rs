@@ -143,14 +143,23 @@ async fn work(write: Write, queue: Arc<Mutex<mpsc::Receiver<Job>>>, events_max: 
     }
 }
 
-/// Waits for a job, then takes all that are there.
+/// Waits for a job, then takes all that are there. What nobody waits for any more is dropped: its caller was
+/// told that the outcome is unknown, and may have found out since that nothing was recorded.
 async fn take(queue: &Mutex<mpsc::Receiver<Job>>, events_max: usize) -> Option<Vec<Job>> {
     let mut queue = queue.lock().await;
-    let first = queue.recv().await?;
+    let first = loop {
+        let job = queue.recv().await?;
+        if !job.caller.answer.is_closed() {
+            break job;
+        }
+    };
     let mut events = first.call.events.len();
     let mut jobs = vec![first];
     while events < events_max {
         let Ok(job) = queue.try_recv() else { break };
+        if job.caller.answer.is_closed() {
+            continue;
+        }
         events += job.call.events.len();
         jobs.push(job);
     }
