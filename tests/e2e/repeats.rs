@@ -1,6 +1,6 @@
 //! One request takes once and is recorded once, however often it comes and whatever is away meanwhile.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Result, ensure};
 use nix::{
@@ -22,6 +22,7 @@ both_topologies!(
     a_decision_is_repeated_after_the_quota_service_was_killed,
     a_request_id_with_another_content_records_nothing_of_it,
     callers_that_go_away_leave_nothing_behind,
+    of_fifty_attempts_at_once_one_is_the_first,
 );
 
 const ACCOUNT: &str = "acme";
@@ -122,6 +123,22 @@ async fn callers_that_go_away_leave_nothing_behind(fleet: &mut Fleet) -> Result<
         ensure!(answer.allowed, "{answer:?}");
     }
     exactly_is_taken(&app, &operator, METRIC, 50).await
+}
+
+async fn of_fifty_attempts_at_once_one_is_the_first(fleet: &mut Fleet) -> Result<()> {
+    roomy_hour().await;
+    let (app, operator) = (fleet.clients(APPLICATION)?, fleet.clients(OPERATOR)?);
+    upsert_account(&app, ACCOUNT).await?;
+    let attempts = (0..50).map(async |_| decide(&app, "r-1", &[(METRIC, 3)]).await);
+    let answers = futures::future::try_join_all(attempts).await?;
+    ensure!(answers.iter().all(|answer| answer.allowed), "{answers:?}");
+    let ids: BTreeSet<&str> = (answers.iter())
+        .map(|answer| answer.decision_id.as_str())
+        .collect();
+    ensure!(ids.len() == 1, "{ids:?}");
+    let first = answers.iter().filter(|answer| !answer.repeated_request).count();
+    ensure!(first == 1, "{first} are the first");
+    exactly_is_taken(&app, &operator, METRIC, 3).await
 }
 
 #[tokio::test]

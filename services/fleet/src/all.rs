@@ -4,11 +4,15 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::Context as _;
+use octroi_core::{ErrorKind, ServiceError};
 use octroi_kit::{
+    component::Context,
     config::{Auth as AuthSection, Loader},
+    db::DatabaseError,
     lifecycle::Lifecycle,
     run::Running,
     telemetry,
@@ -20,6 +24,10 @@ use crate::{
     postgres::{self, PrivatePostgres, State},
     process, seed,
 };
+
+/// How long the demo may take where callers stand in the way, and the pause between tries.
+const SEEDING_MAX: Duration = Duration::from_secs(300);
+const SEEDING_PAUSE: Duration = Duration::from_secs(1);
 
 /// The name of the database that is prepared.
 const DATABASE: &str = "octroi";
@@ -56,7 +64,7 @@ async fn serve(
     process::watch_signals(&lifecycle);
     let failed = watch_postgres(private, &lifecycle);
     let seeding = tokio::select! {
-        seeding = seed::run(&context, data_dir) => Some(seeding),
+        seeding = seed_in_the_end(&context, data_dir) => Some(seeding),
         () = lifecycle.soft.cancelled() => None,
     };
     if let Some(seeding) = seeding {
@@ -69,6 +77,44 @@ async fn serve(
         anyhow::bail!("PostgreSQL is gone: {why}");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Seeds, and tries again where callers are faster: the services serve already, and whoever waited for them
+/// may have every connection for a while.
+async fn seed_in_the_end(context: &Context, data_dir: &Path) -> anyhow::Result<seed::SignIns> {
+    let since = tokio::time::Instant::now();
+    loop {
+        match seed::run(context, data_dir).await {
+            Err(error) if will_pass(&error) && since.elapsed() < SEEDING_MAX => {
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "the demo is not whole yet; trying again"
+                );
+                tokio::time::sleep(SEEDING_PAUSE).await;
+            }
+            seeded => return seeded,
+        }
+    }
+}
+
+/// Whether the reason is that somebody is away or busy.
+fn will_pass(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let account = cause
+            .downcast_ref::<octroi_account::Error>()
+            .map(ServiceError::kind);
+        let database = cause.downcast_ref::<DatabaseError>().map(ServiceError::kind);
+        let call = cause
+            .downcast_ref::<tonic::Status>()
+            .map(|status| ErrorKind::from_grpc_code(status.code().into()));
+        let kind = account.or(database).or(call);
+        kind.is_some_and(|kind| {
+            matches!(
+                kind,
+                ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::OverLimit
+            )
+        })
+    })
 }
 
 /// Tokens given by configuration are somebody else's to make.

@@ -12,7 +12,7 @@ use crate::{all, catalog, clock, config, dead_letters, doctor, migrate, operator
 
 /// Quotas, usage, billing and notifications for a SaaS: a fleet of gRPC services in one program.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(name = "octroi", version)]
 pub struct Cli {
     /// A TOML file over the compiled-in defaults; the environment comes above it.
     #[arg(long, global = true, value_name = "FILE")]

@@ -8,7 +8,7 @@ use octroi_kit::{
 };
 use sqlx::AssertSqlSafe;
 
-use crate::{cli::Service, config, migrate, output};
+use crate::{all, cli::Service, config, migrate, output};
 
 /// An event that waits longer than this is stuck.
 const OUTBOX_AGE_S_MAX: f64 = 60.0;
@@ -31,7 +31,7 @@ const ACCOUNT_TABLES: &str = "
 /// Where a database cannot be asked at all.
 pub async fn execute(loader: &Loader) -> anyhow::Result<ExitCode> {
     config::validate(loader)?;
-    config::require_databases(loader, &Service::WITH_DATABASE)?;
+    let loader = &all::addressed(loader)?;
     let (mut findings, mut named, mut accounts) = (Vec::new(), Vec::new(), None);
     for service in Service::WITH_DATABASE {
         let (db, migrator) = migrate::schema(loader, service).await?;

@@ -110,6 +110,9 @@ pub enum DatabaseError {
     /// A statement is wrong or breaks a constraint that should have been checked before.
     #[error("a statement failed")]
     Statement(#[source] sqlx::Error),
+    /// The process is stopping, and the work with it.
+    #[error("the process is stopping")]
+    Stopping,
     /// The task that worked on the database ended without an answer.
     #[error("the work on the database was ended")]
     Aborted,
@@ -146,7 +149,7 @@ impl From<sqlx::Error> for DatabaseError {
 impl ServiceError for DatabaseError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Unavailable(_) | Self::Busy(_) => ErrorKind::Unavailable,
+            Self::Unavailable(_) | Self::Busy(_) | Self::Stopping => ErrorKind::Unavailable,
             Self::RowsAffected { .. } | Self::Corrupt { .. } | Self::Statement(_) | Self::Aborted => {
                 ErrorKind::Internal
             }
@@ -237,7 +240,11 @@ impl Db {
             .test_before_acquire(false)
             .before_acquire(|connection, _| {
                 Box::pin(async move {
-                    connection.execute("ROLLBACK").await?;
+                    // A cancelled task may have left a transaction open. Begun first, because the server warns
+                    // in its log of a rollback without one; one that failed lets nothing be begun.
+                    if connection.execute("BEGIN; ROLLBACK").await.is_err() {
+                        connection.execute("ROLLBACK").await?;
+                    }
                     Ok(true)
                 })
             })
@@ -288,7 +295,7 @@ impl Db {
         match self.runtime.spawn(task.in_current_span()).await {
             Ok(answer) => answer,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => Err(DatabaseError::Aborted.into()),
+            Err(_) => Err(DatabaseError::Stopping.into()),
         }
     }
 
@@ -301,7 +308,7 @@ impl Db {
         let ping = self
             .runtime
             .spawn(async move { sqlx::query("SELECT 1").execute(&pool).await });
-        ping.await.map_err(|_| DatabaseError::Aborted)??;
+        ping.await.map_err(|_| DatabaseError::Stopping)??;
         Ok(())
     }
 

@@ -29,6 +29,8 @@ pub enum Error {
     MetricNotFound {
         /// What was named.
         metric: MetricSlug,
+        /// Where.
+        field: String,
     },
     /// No catalog was applied yet.
     #[error("no catalog was applied yet")]
@@ -84,7 +86,7 @@ impl ServiceError for Error {
             Self::Account(inner) => inner.metadata(),
             Self::Upstream(inner) => inner.metadata(),
             Self::Counters(_) | Self::NoCatalog => Vec::new(),
-            Self::MetricNotFound { metric } => vec![("metric", metric.to_string())],
+            Self::MetricNotFound { metric, .. } => vec![("metric", metric.to_string())],
             Self::RequestIdReused { request_id } => vec![("request_id", request_id.to_string())],
             Self::VersionStale { given, current } => {
                 vec![("given", given.to_string()), ("current", current.to_string())]
@@ -96,6 +98,15 @@ impl ServiceError for Error {
         match self {
             Self::Invalid(inner) => inner.violations(),
             Self::Upstream(inner) => inner.violations(),
+            Self::MetricNotFound { field, .. } => {
+                vec![FieldViolation::new(
+                    field.clone(),
+                    "must name a metric of the catalog",
+                )]
+            }
+            Self::Account(DirectoryError::NotFound(_)) => {
+                vec![FieldViolation::new("account_id", "must name an account")]
+            }
             _ => Vec::new(),
         }
     }

@@ -50,8 +50,8 @@ async fn bad_checks(app: &Clients) -> Result<()> {
         "no account" => |r| r.account_id.clear() => invalid("account_id");
         "a malformed account" => |r| r.account_id = "a b".into() => invalid("account_id");
         "a long account" => |r| r.account_id = "a".repeat(129) => invalid("account_id");
-        "an unknown account" => |r| r.account_id = "nobody".into() => NO_ACCOUNT;
-        "an unknown metric" => |r| r.items = items(&[("api.nothing", 1)]) => NO_METRIC;
+        "an unknown account" => |r| r.account_id = "nobody".into() => NO_ACCOUNT.of("account_id");
+        "an unknown metric" => |r| r.items = items(&[("api.nothing", 1)]) => NO_METRIC.of("items[0].metric");
         "a malformed metric" => |r| r.items = items(&[("API", 1)]) => invalid("items[0].metric");
         "a metric twice" => |r| r.items = items(&[ONE; 2]) => invalid("items[1].metric");
         "amount 0" => |r| r.items = items(&[("exports.run", 0)]) => invalid("items[0].amount");
@@ -105,7 +105,10 @@ async fn bad_batches_of_checks(app: &Clients) -> Result<()> {
             other => anyhow::bail!("not refused: {other:?}"),
         }
     }
-    let expected = [("ACCOUNT_NOT_FOUND", ""), ("FIELD_INVALID", "request_id")];
+    let expected = [
+        ("ACCOUNT_NOT_FOUND", "account_id"),
+        ("FIELD_INVALID", "request_id"),
+    ];
     ensure!(
         found == expected.map(|(reason, field)| (reason.to_owned(), field.to_owned())),
         "{found:?}"
@@ -287,7 +290,7 @@ async fn bad_questions(app: &Clients, operator: &Clients) -> Result<()> {
             metrics: vec!["api.nothing".to_owned()],
         })
         .await;
-    check_refusal("an unknown metric", answer, NO_METRIC)?;
+    check_refusal("an unknown metric", answer, NO_METRIC.of("metrics[0]"))?;
 
     let no_token = refusal(Code::InvalidArgument, ErrorReason::PageTokenInvalid).of("page_token");
     for (page_size, page_token, expected) in [(-1, "", invalid("page_size")), (0, "made up", no_token)] {

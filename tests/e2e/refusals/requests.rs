@@ -32,7 +32,7 @@ async fn bad_check_bodies(program: &Rest) -> Result<()> {
             good(json!({ "items": [item("api.nothing", json!(1))] })),
             404,
             "METRIC_NOT_FOUND",
-            "",
+            "items[0].metric",
         ),
         (
             good(json!({ "items": [item("exports.run", json!(0))] })),

@@ -121,12 +121,12 @@ impl InProcess {
         self.state().levels(account, &keys, Instant::now())
     }
 
-    pub(super) fn give_back(&self, account: &AccountId, mark: &Mark, asks: &[Ask]) {
+    pub(super) fn give_back(&self, account: &AccountId, mark: &Mark, asks: &[Ask]) -> bool {
         let mut state = self.state();
         let request = (account.clone(), mark.key.clone());
         let ours = state.marks.get(&request, Instant::now());
         if ours.is_none_or(|marked| marked.attempt != mark.attempt) {
-            return;
+            return false;
         }
         state.marks.remove(&request);
         for ask in asks {
@@ -134,6 +134,7 @@ impl InProcess {
                 slot.decided = slot.decided.map(|decided| decided.saturating_sub(ask.amount));
             }
         }
+        true
     }
 
     pub(super) fn seed(&self, account: &AccountId, seeds: &[(WindowKey, Level)], now: Timestamp) {

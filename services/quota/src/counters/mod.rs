@@ -167,7 +167,7 @@ impl Counters {
     }
 
     /// Gives back what the attempt took and nobody used, and forgets its mark. Where a later attempt of the
-    /// same request came in between, the units are that one's, and nothing happens.
+    /// same request came in between, the units are that one's, nothing happens, and the answer is no.
     ///
     /// # Errors
     /// [`CountersError`]; whether anything was given back is then unknown.
@@ -176,14 +176,11 @@ impl Counters {
         account: &AccountId,
         mark: &Mark,
         asks: &[Ask],
-    ) -> Result<(), CountersError> {
+    ) -> Result<bool, CountersError> {
         match self {
-            _ if asks.is_empty() => Ok(()),
+            _ if asks.is_empty() => Ok(true),
             Self::Redis(redis) => redis.give_back(account, mark, asks).await,
-            Self::InProcess(memory) => {
-                memory.give_back(account, mark, asks);
-                Ok(())
-            }
+            Self::InProcess(memory) => Ok(memory.give_back(account, mark, asks)),
         }
     }
 

@@ -187,12 +187,14 @@ impl Redis {
         account: &AccountId,
         mark: &Mark,
         asks: &[Ask],
-    ) -> Result<(), CountersError> {
+    ) -> Result<bool, CountersError> {
         let amounts = asks.iter().map(|ask| ask.amount.to_string());
         let arguments = std::iter::once(mark.attempt.to_string()).chain(amounts).collect();
-        self.run(&self.0.give_back, self.keys(account, mark, asks), arguments)
-            .await
-            .map(drop)
+        let answer = self
+            .run(&self.0.give_back, self.keys(account, mark, asks), arguments)
+            .await?;
+        let (verdict, _) = read_answer(&answer)?;
+        Ok(verdict == "given back")
     }
 
     pub(super) async fn seed(

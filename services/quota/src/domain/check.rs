@@ -71,11 +71,23 @@ impl Check {
         violations.finish()
     }
 
-    /// The first metric that the catalog does not have.
+    /// The first metric that the catalog does not have, and its place among the items.
     #[must_use]
-    pub fn unknown_metric(&self, catalog: &Catalog) -> Option<&MetricSlug> {
-        let mut metrics = self.items.iter().map(|item| &item.metric);
-        metrics.find(|metric| !catalog.metrics.contains_key(*metric))
+    pub fn unknown_metric(&self, catalog: &Catalog) -> Option<(usize, &MetricSlug)> {
+        let mut metrics = self.items.iter().map(|item| &item.metric).enumerate();
+        metrics.find(|(_, metric)| !catalog.metrics.contains_key(*metric))
+    }
+
+    /// The id of the decision about a request, 32 hexadecimal digits: every attempt of it has the same.
+    #[must_use]
+    pub fn decision_id(&self, caller: &str, request: &RequestId) -> String {
+        let mut hash = Sha256::new();
+        for part in [self.account.as_str(), caller, request.as_str()] {
+            hash.update(part.len().to_be_bytes());
+            hash.update(part);
+        }
+        hash.update(self.content_hash());
+        hex::encode(hash.finalize().get(..16).unwrap_or_default())
     }
 
     /// The limits of the metrics, with their windows at `at`.

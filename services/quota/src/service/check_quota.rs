@@ -74,9 +74,11 @@ impl Service {
         let now = self.db.clock().now();
         let limits = self.holdings.of(&check.account).await?;
         let catalog = self.holdings.catalog().await?;
-        if let Some(metric) = check.unknown_metric(&catalog) {
-            let metric = metric.clone();
-            return Err(Error::MetricNotFound { metric });
+        if let Some((index, metric)) = check.unknown_metric(&catalog) {
+            return Err(Error::MetricNotFound {
+                metric: metric.clone(),
+                field: format!("items[{index}].metric"),
+            });
         }
         check.validate(&catalog, now)?;
         let request = match &check.mode {
@@ -96,7 +98,10 @@ impl Service {
         let asked = check.asked(&limits, at);
         let key = |one: &Asked| limits.window_key(&one.effective, at);
         let question = Question {
-            id: Uuid::new_v4().simple().to_string(),
+            id: match &request {
+                Some(key) => check.decision_id(&key.caller, &key.request),
+                None => Uuid::new_v4().simple().to_string(),
+            },
             keys: asked.iter().map(key).collect(),
             asked,
             check,
@@ -138,7 +143,7 @@ impl Service {
         match tokio::spawn(task.in_current_span()).await {
             Ok(answer) => answer,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => Err(DatabaseError::Aborted.into()),
+            Err(_) => Err(DatabaseError::Stopping.into()),
         }
     }
 
@@ -169,11 +174,10 @@ impl Service {
                 let decision = question.decide(&levels, true);
                 Ok(match self.record(&consumption).await? {
                     Recording::Recorded => decision,
-                    Recording::Repeated => {
-                        // The ledger has its units since before, and so had the counters.
-                        self.give_back(&consumption).await;
-                        repeated(decision)
-                    }
+                    // The ledger has its units since before, and so had the counters.
+                    Recording::Repeated if self.give_back(&consumption).await => repeated(decision),
+                    // A later attempt of ours recorded what this one took.
+                    Recording::Repeated => decision,
                 })
             }
             Ok(Taken::Before(receipt)) => {
@@ -223,7 +227,9 @@ impl Service {
     async fn record(&self, consumption: &Consumption) -> Result<Recording, Error> {
         let recorded = self.record_in_ledger(consumption).await;
         match &recorded {
-            Err(error) if refuses_for_good(error) => self.give_back(consumption).await,
+            Err(error) if refuses_for_good(error) => {
+                self.give_back(consumption).await;
+            }
             // The ledger may have it all the same.
             Err(_) => self.find_out_later(consumption.clone()),
             Ok(_) => {}
@@ -240,13 +246,15 @@ impl Service {
         recorded
     }
 
-    async fn give_back(&self, consumption: &Consumption) {
+    /// Whether the units were still this attempt's to give back.
+    async fn give_back(&self, consumption: &Consumption) -> bool {
         let Consumption { check, mark, receipt } = consumption;
         let given_back = self.counters.give_back(&check.account, mark, &receipt.asks).await;
-        if let Err(error) = given_back {
+        given_back.unwrap_or_else(|error| {
             tracing::warn!(error = %error, "units could not be given back at once");
             self.give_back_later(consumption.clone());
-        }
+            true
+        })
     }
 
     async fn recall(&self, check: &Check, key: &RequestKey) -> Result<Option<Decision>, Error> {

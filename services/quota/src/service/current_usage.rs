@@ -38,12 +38,12 @@ impl Service {
         let now = self.db.clock().now();
         let limits = self.holdings.of(account).await?;
         let catalog = self.holdings.catalog().await?;
-        if let Some(unknown) = metrics
-            .iter()
-            .find(|metric| !catalog.metrics.contains_key(*metric))
+        if let Some((index, unknown)) =
+            (metrics.iter().enumerate()).find(|(_, metric)| !catalog.metrics.contains_key(*metric))
         {
             return Err(Error::MetricNotFound {
                 metric: unknown.clone(),
+                field: format!("metrics[{index}]"),
             });
         }
         let wanted: Vec<_> = limits

@@ -63,7 +63,7 @@ impl Service {
         match tokio::spawn(task.in_current_span()).await {
             Ok(seeded) => seeded,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => Err(DatabaseError::Aborted.into()),
+            Err(_) => Err(DatabaseError::Stopping.into()),
         }
     }
 
@@ -73,7 +73,7 @@ impl Service {
         keys: Vec<WindowKey>,
         now: Timestamp,
     ) -> Result<(), Error> {
-        let _place = (self.seeding.acquire().await).map_err(|_| DatabaseError::Aborted)?;
+        let _place = (self.seeding.acquire().await).map_err(|_| DatabaseError::Stopping)?;
         let keys: Vec<WindowKey> = match self.counters.look(account, &keys).await? {
             Ok(_) => return Ok(()),
             // Others may have seeded some of them while this one waited for its place.

@@ -111,6 +111,7 @@ fn shared(error: &Arc<DatabaseError>) -> DatabaseError {
     match &**error {
         DatabaseError::Unavailable(_) => DatabaseError::Unavailable(source()),
         DatabaseError::Busy(_) => DatabaseError::Busy(source()),
+        DatabaseError::Stopping => DatabaseError::Stopping,
         DatabaseError::Aborted => DatabaseError::Aborted,
         DatabaseError::RowsAffected { .. } | DatabaseError::Corrupt { .. } | DatabaseError::Statement(_) => {
             DatabaseError::Statement(source())
