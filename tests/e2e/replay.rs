@@ -169,6 +169,11 @@ async fn every_line_counts_once(
         );
     }
 
+    ensure!(
+        count(fleet, ROLLUPS_APART).await? == 0,
+        "the rollups are not the ledger"
+    );
+
     let operator = fleet.clients(OPERATOR)?;
     let limits = limits_of(&operator, accounts.first().context("no account")?).await?;
     let mut oracle = Oracle::default();
@@ -204,6 +209,19 @@ async fn kill_in_the_middle(fleet: &mut Fleet, file: &Path, options: &[&str], sp
     fleet.kill("usage").await?;
     fleet.restart("usage").await
 }
+
+/// How many accounts and metrics have other sums in a rollup than in the ledger.
+const ROLLUPS_APART: &str = "
+    WITH ledger AS (
+        SELECT account_id, metric, count(*) AS events, sum(amount) AS amount FROM usage.usage_event GROUP BY 1, 2),
+    rolled AS (
+        SELECT 'day' AS size, account_id, metric, sum(events) AS events, sum(amount) AS amount
+        FROM usage.rollup_day GROUP BY 2, 3
+        UNION ALL
+        SELECT 'quarter', account_id, metric, sum(events), sum(amount) FROM usage.rollup_quarter GROUP BY 2, 3)
+    SELECT count(*) FROM (SELECT * FROM ledger, (VALUES ('day'), ('quarter')) AS sizes (size)) AS expected
+    FULL JOIN rolled USING (size, account_id, metric)
+    WHERE (expected.events, expected.amount) IS DISTINCT FROM (rolled.events, rolled.amount)";
 
 async fn count(fleet: &Fleet, statement: &'static str) -> Result<i64> {
     let mut session = PgConnection::connect(fleet.database().superuser_url()).await?;

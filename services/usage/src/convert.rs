@@ -396,16 +396,19 @@ mod tests {
                 "events[2].event_time",
             ),
             (
-                Error::MetricNotFound { metric },
+                Error::MetricNotFound {
+                    metric,
+                    field: "metric".to_owned(),
+                },
                 ErrorKind::NotFound,
                 "METRIC_NOT_FOUND",
-                "",
+                "events[2].metric",
             ),
             (
                 Error::Account(DirectoryError::NotFound(account())),
                 ErrorKind::NotFound,
                 "ACCOUNT_NOT_FOUND",
-                "",
+                "events[2].account_id",
             ),
             (
                 Error::Account(DirectoryError::Closed(account())),

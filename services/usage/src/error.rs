@@ -1,7 +1,7 @@
 //! Why usage refuses.
 
 use octroi_core::{
-    ErrorKind, FieldViolation, MetricSlug, ServiceError, Violations, event_time::EVENT_TIME_RULE,
+    AccountId, ErrorKind, FieldViolation, MetricSlug, ServiceError, Violations, event_time::EVENT_TIME_RULE,
 };
 use octroi_kit::{db::DatabaseError, directory::DirectoryError, page::InvalidPageToken};
 use octroi_proto::errors::v1::ErrorReason;
@@ -26,6 +26,16 @@ pub enum Error {
     MetricNotFound {
         /// What was named.
         metric: MetricSlug,
+        /// The path of the name.
+        field: String,
+    },
+    /// An event names an account that does not exist.
+    #[error("there is no account {account}")]
+    AccountNotFound {
+        /// What was named.
+        account: AccountId,
+        /// The path of the name.
+        field: String,
     },
     /// The ledger has no such event.
     #[error("there is no event {event_id} of source {source_name}")]
@@ -85,6 +95,14 @@ impl Error {
                 Self::Invalid(Violations(placed.collect()))
             }
             Self::EventTimeOutOfRange { field } => Self::EventTimeOutOfRange { field: below(&field) },
+            Self::MetricNotFound { metric, field } => Self::MetricNotFound {
+                metric,
+                field: below(&field),
+            },
+            Self::Account(DirectoryError::NotFound(account)) => Self::AccountNotFound {
+                account,
+                field: below("account_id"),
+            },
             other => other,
         }
     }
@@ -97,7 +115,9 @@ impl ServiceError for Error {
             Self::PageToken(inner) => inner.kind(),
             Self::Database(inner) => inner.kind(),
             Self::Account(inner) => inner.kind(),
-            Self::MetricNotFound { .. } | Self::UsageEventNotFound { .. } => ErrorKind::NotFound,
+            Self::MetricNotFound { .. } | Self::AccountNotFound { .. } | Self::UsageEventNotFound { .. } => {
+                ErrorKind::NotFound
+            }
             Self::EventTimeOutOfRange { .. } | Self::SumOutOfRange => ErrorKind::Invalid,
             Self::EventIdReused { .. } => ErrorKind::AlreadyExists,
             Self::DecisionForbidden => ErrorKind::Forbidden,
@@ -113,6 +133,7 @@ impl ServiceError for Error {
             Self::Database(inner) => inner.reason(),
             Self::Account(inner) => inner.reason(),
             Self::MetricNotFound { .. } => ErrorReason::MetricNotFound.name(),
+            Self::AccountNotFound { .. } => ErrorReason::AccountNotFound.name(),
             Self::UsageEventNotFound { .. } => ErrorReason::UsageEventNotFound.name(),
             Self::EventTimeOutOfRange { .. } => ErrorReason::EventTimeOutOfRange.name(),
             Self::EventIdReused { .. } => ErrorReason::EventIdReused.name(),
@@ -130,7 +151,8 @@ impl ServiceError for Error {
             Self::PageToken(inner) => inner.metadata(),
             Self::Database(inner) => inner.metadata(),
             Self::Account(inner) => inner.metadata(),
-            Self::MetricNotFound { metric } => vec![("metric", metric.to_string())],
+            Self::MetricNotFound { metric, .. } => vec![("metric", metric.to_string())],
+            Self::AccountNotFound { account, .. } => vec![("account_id", account.to_string())],
             Self::EventIdReused {
                 event_id,
                 source_name,
@@ -156,7 +178,14 @@ impl ServiceError for Error {
         match self {
             Self::Invalid(inner) => inner.violations(),
             Self::PageToken(inner) => inner.violations(),
+            Self::Account(DirectoryError::NotFound(_)) => {
+                vec![FieldViolation::new("account_id", "must name an account")]
+            }
             Self::Account(inner) => inner.violations(),
+            Self::AccountNotFound { field, .. } => vec![FieldViolation::new(field, "must name an account")],
+            Self::MetricNotFound { field, .. } => {
+                vec![FieldViolation::new(field, "must name a metric of the catalog")]
+            }
             Self::EventTimeOutOfRange { field } => {
                 vec![FieldViolation::new(field, EVENT_TIME_RULE)]
             }

@@ -128,12 +128,12 @@ async fn bad_events(app: &Clients) -> Result<()> {
     }
     let cases: &[Case<usage::UsageEvent>] = &cases![
         "no account" => |e| e.account_id.clear() => invalid("event.account_id");
-        "an unknown account" => |e| e.account_id = "nobody".into() => NO_ACCOUNT;
+        "an unknown account" => |e| e.account_id = "nobody".into() => NO_ACCOUNT.of("event.account_id");
         "no event id" => |e| e.event_id.clear() => invalid("event.event_id");
         "a long event id" => |e| e.event_id = "e".repeat(201) => invalid("event.event_id");
         "a malformed source" => |e| e.source = "a b".into() => invalid("event.source");
         "a decision's source" => |e| e.source = "decision:x".into() => invalid("event.source");
-        "an unknown metric" => |e| e.metric = "api.nothing".into() => NO_METRIC;
+        "an unknown metric" => |e| e.metric = "api.nothing".into() => NO_METRIC.of("event.metric");
         "amount 0" => |e| e.amount = 0 => invalid("event.amount");
         "amount -1" => |e| e.amount = -1 => invalid("event.amount");
         "amount above 2^53 - 1" => |e| e.amount = ABOVE => invalid("event.amount");
@@ -195,8 +195,8 @@ async fn bad_batches_of_events(app: &Clients) -> Result<()> {
     }
     let expected = [
         ("FIELD_INVALID", "events[0].amount"),
-        ("ACCOUNT_NOT_FOUND", ""),
-        ("METRIC_NOT_FOUND", ""),
+        ("ACCOUNT_NOT_FOUND", "events[1].account_id"),
+        ("METRIC_NOT_FOUND", "events[2].metric"),
     ];
     ensure!(
         found == expected.map(|(reason, field)| (reason.to_owned(), field.to_owned())),
@@ -281,7 +281,7 @@ async fn bad_questions(app: &Clients, operator: &Clients) -> Result<()> {
         .clone()
         .get_usage_stats(question(&["api.nothing"]))
         .await;
-    check_refusal("an unknown metric", answer, NO_METRIC)?;
+    check_refusal("an unknown metric", answer, NO_METRIC.of("metrics[0]"))?;
     let answer = app
         .quota
         .clone()

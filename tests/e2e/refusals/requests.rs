@@ -169,7 +169,7 @@ async fn bad_event_bodies(program: &Rest) -> Result<()> {
             good(json!({ "metric": "api.nothing" })),
             404,
             "METRIC_NOT_FOUND",
-            "",
+            "metric",
         ),
         (good(json!({ "event_id": "" })), 400, "FIELD_INVALID", "event_id"),
         (

@@ -51,10 +51,12 @@ impl Catalog {
         let known = self.with(metrics).await?;
         metrics
             .iter()
-            .map(|metric| {
+            .enumerate()
+            .map(|(index, metric)| {
                 let aggregation = known.get(metric).copied();
                 aggregation.ok_or_else(|| Error::MetricNotFound {
                     metric: metric.clone(),
+                    field: format!("metrics[{index}]"),
                 })
             })
             .collect()

@@ -53,7 +53,10 @@ impl Rules {
             return Err(refused(error, &event.identity.account));
         }
         let Some(aggregation) = self.metrics.get(&event.metric) else {
-            return Err(Error::MetricNotFound { metric: event.metric });
+            return Err(Error::MetricNotFound {
+                metric: event.metric,
+                field: "metric".to_owned(),
+            });
         };
         let mut violations = Violations::default();
         violations.take("amount", aggregation.check_amount(event.amount));
