@@ -105,6 +105,7 @@ impl CloudEvent {
             event_time: self.time.map(Instant::to_proto),
             properties: data.properties.into_iter().collect(),
             origin: 0,
+            charges: Vec::new(),
         })
     }
 }

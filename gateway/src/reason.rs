@@ -82,6 +82,15 @@ entries! {
     Internal => INTERNAL_SERVER_ERROR, "internal", "A fault on our side";
     PageTokenInvalid => BAD_REQUEST, "page-token-invalid", "The cursor is not valid";
     BatchRefused => CONFLICT, "batch-refused", "Another event of the batch stands in the way";
+    SliceRefused => CONFLICT, "slice-refused", "A slice of the limit pays for it no more";
+    RequestDenied => BAD_REQUEST, "request-denied", "The request was denied before";
+    LevelBelowZero => BAD_REQUEST, "level-below-zero", "More would be given back than is held";
+    HoldNotFound => NOT_FOUND, "hold-not-found", "There is no such hold";
+    HoldEnded => BAD_REQUEST, "hold-ended", "The hold ended in another way";
+    TooManyHolds => TOO_MANY_REQUESTS, "too-many-holds", "The account has too many open holds";
+    DecisionExpired => NOT_FOUND, "decision-expired", "The decision is not remembered";
+    LimitNotFound => NOT_FOUND, "limit-not-found", "There is no such limit";
+
     PaymentProviderFailed => SERVICE_UNAVAILABLE, "payment-provider-failed", "The payment provider failed";
 }
 

@@ -35,5 +35,6 @@ pub const QUEUES: &[(&str, &[&str])] = &[
     ("usage.rollup", &["usage.recorded"]),
     ("quota.usage", &["usage.recorded"]),
     ("quota.entitlements", &["billing.subscription_changed"]),
+    ("quota.zones", &["account.zone_changed"]),
     ("notification.thresholds", &["quota.threshold_crossed"]),
 ];

@@ -1,8 +1,8 @@
 //! What every variant of a port must do, and what the harness itself promises.
 
+mod answers;
 mod backends;
 mod bus;
-mod counters;
 mod events;
 mod inbox;
 mod mail;

@@ -22,6 +22,7 @@ use tonic::{Code, Request};
 
 use crate::{
     asks::{check_refusal, event, invalid, ledger_total, upsert_account},
+    ledger::ledger,
     story::both_topologies,
 };
 
@@ -76,18 +77,6 @@ async fn expect(clients: &Clients, request: TrackUsageBatchRequest, expected: &[
         "{shown:?}: {results:?} instead of {expected:?}"
     );
     Ok(())
-}
-
-/// The rows themselves, asked without any service.
-async fn ledger(fleet: &Fleet) -> Result<BTreeMap<String, i64>> {
-    let mut session = PgConnection::connect(fleet.database().superuser_url()).await?;
-    let rows: Vec<(String, i64)> =
-        sqlx::query_as("SELECT event_id, amount FROM usage.usage_event WHERE account_id = $1")
-            .bind(ACCOUNT)
-            .fetch_all(&mut session)
-            .await?;
-    session.close().await?;
-    Ok(rows.into_iter().collect())
 }
 
 async fn rollup_lag(operator: &Clients) -> Result<u64> {

@@ -196,7 +196,7 @@ async fn a_bad_key_is_named_and_nothing_is_opened() -> Result<()> {
         ("no_such", "1", "no_such:"),
         ("no.such", "1", "no:"),
         ("grpc.no_such", "1", "grpc.no_such"),
-        ("quota.counters.backend", "memcached", "quota.counters.backend"),
+        ("quota.answers.backend", "memcached", "quota.answers.backend"),
         (
             "quota.database.connections_max",
             "1",
@@ -316,7 +316,7 @@ async fn the_configuration_is_printed_without_secrets() -> Result<()> {
         )
         .set("database.url", "postgres://postgres:hunter2-super@db/postgres")
         .set("bus.url", "amqp://octroi:hunter2-bus@broker/%2f")
-        .set("quota.counters.url", "redis://:hunter2-redis@redis:6379")
+        .set("quota.answers.url", "redis://:hunter2-redis@redis:6379")
         .set("auth.principal_secret", "hunter2-hunter2-hunter2-hunter2-hunter2")
         .set("billing.payments.stripe_secret_key", "sk_test_hunter2")
         .set("notification.mail.url", "smtp://octroi:hunter2-mail@mail:587")

@@ -175,7 +175,7 @@ async fn a_request_that_waits_for_the_ledger_takes_once() -> Result<()> {
 #[tokio::test]
 async fn units_whose_recording_is_not_known_are_given_back_once_it_is() -> Result<()> {
     // Nothing of ours is on its way for longer than a moment.
-    let fleet = Fleet::builder(Topology::Split).set("quota.reconcile_after_ms", "500");
+    let fleet = Fleet::builder(Topology::Split);
     tell(fleet, async |fleet| {
         roomy_hour().await;
         let (app, operator) = (fleet.clients(APPLICATION)?, fleet.clients(OPERATOR)?);

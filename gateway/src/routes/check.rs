@@ -180,6 +180,7 @@ pub(crate) async fn check_quota(
         request_id: body.request_id.unwrap_or_default(),
         event_time: None,
         backfill: false,
+        repeat: false,
     };
     let answer = edge
         .quota()

@@ -131,6 +131,7 @@ impl NewUsageEvent {
             event_time: self.event_time.map(Instant::to_proto),
             properties: self.properties.into_iter().collect(),
             origin: 0,
+            charges: Vec::new(),
         }
     }
 }

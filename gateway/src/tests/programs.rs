@@ -207,6 +207,7 @@ async fn each_of_many_events_has_a_result_of_its_own() {
             };
             usage::TrackUsageResult {
                 outcome: Some(outcome),
+                ..usage::TrackUsageResult::default()
             }
         });
         Ok(usage::TrackUsageBatchResponse {

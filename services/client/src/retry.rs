@@ -37,13 +37,23 @@ pub const MAY_BE_REPEATED: &[&str] = &[
     "/octroi.quota.v1.QuotaService/ApplyEntitlements",
     "/octroi.quota.v1.QuotaService/CheckQuota",
     "/octroi.quota.v1.QuotaService/CheckQuotaBatch",
+    "/octroi.quota.v1.QuotaService/ClearLimitOverride",
+    "/octroi.quota.v1.QuotaService/CommitHold",
     "/octroi.quota.v1.QuotaService/GetCurrentUsage",
     "/octroi.quota.v1.QuotaService/GetEntitlements",
+    "/octroi.quota.v1.QuotaService/ListLimits",
+    "/octroi.quota.v1.QuotaService/RecordUsage",
+    "/octroi.quota.v1.QuotaService/ReleaseHold",
+    "/octroi.quota.v1.QuotaService/RenewHold",
+    "/octroi.quota.v1.QuotaService/ReserveQuota",
+    "/octroi.quota.v1.QuotaService/ReturnQuota",
+    "/octroi.quota.v1.QuotaService/SetLimitOverride",
     "/octroi.usage.v1.UsageService/ApplyCatalog",
     "/octroi.usage.v1.UsageService/GetLedgerTotals",
     "/octroi.usage.v1.UsageService/GetUsageEvent",
     "/octroi.usage.v1.UsageService/GetUsageStats",
     "/octroi.usage.v1.UsageService/ListUsageEvents",
+    "/octroi.usage.v1.UsageService/SealSlices",
     "/octroi.usage.v1.UsageService/TrackUsage",
     "/octroi.usage.v1.UsageService/TrackUsageBatch",
 ];
@@ -85,11 +95,13 @@ mod tests {
     use crate::refusal::tests::refusal;
 
     /// What may act twice when it comes twice.
-    const ONCE: [&str; 4] = [
+    const ONCE: [&str; 5] = [
         "/octroi.account.v1.AccountService/CreateApiKey",
         "/octroi.account.v1.AccountService/SignIn",
         "/octroi.account.v1.AccountService/SignUp",
         "/octroi.account.v1.AccountService/UpsertAccount",
+        // What was sent on a stream is gone with it.
+        "/octroi.quota.v1.QuotaService/CheckQuotaStream",
     ];
 
     #[test]

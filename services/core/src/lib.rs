@@ -12,6 +12,7 @@ pub mod money;
 mod named;
 pub mod period;
 pub mod quantity;
+pub mod slice;
 
 pub use clock::Clock;
 pub use entitlement::{Entitlements, FeaturePlans, Limit, LimitMode, Stage, UnreachablePolicy};
@@ -21,3 +22,4 @@ pub use metric::{Aggregation, Metric, MetricKind};
 pub use money::Money;
 pub use period::{Anchor, Period, Window};
 pub use quantity::Units;
+pub use slice::{Charge, SliceId};

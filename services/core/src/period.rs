@@ -53,7 +53,8 @@ impl Window {
 /// From where MONTH windows are counted: the civil time of the subscription's first instant in the
 /// account's zone. Month `n` starts `n` months after the *original* anchor, at the last day of a month
 /// that is too short: 31 January, 28 February, 31 March.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Anchor(civil::DateTime);
 
 impl Anchor {

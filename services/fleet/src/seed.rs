@@ -19,7 +19,9 @@ use octroi_account::{
     },
 };
 use octroi_core::AccountId;
-use octroi_kit::{component::Context, config::Secret, convert::to_proto_time, link::Link, status::reason_of};
+use octroi_kit::{
+    auth, component::Context, config::Secret, convert::to_proto_time, link::Link, status::reason_of,
+};
 use octroi_proto::{
     account::v1::{Account, GetAccountRequest, account_service_client::AccountServiceClient},
     billing::v1::{
@@ -84,7 +86,7 @@ pub async fn run(context: &Context, data_dir: &Path) -> anyhow::Result<SignIns> 
             .context("the use")?;
         let text =
             "The demo account is filled. Without this file that is made sure of, which adds nothing.\n";
-        write_whole(&marker, text)?;
+        auth::write_private(&marker, text)?;
     }
     Ok(SignIns {
         demo_email: DEMO_EMAIL,
@@ -127,7 +129,7 @@ async fn make_members(
         None => {
             // Kept before anybody has it, so that no member is made with a password that is lost.
             let password = new_password();
-            write_whole(&path, &password)?;
+            auth::write_private(&path, &password)?;
             password
         }
     };
@@ -312,25 +314,6 @@ fn new_password() -> String {
     picked.join("-")
 }
 
-/// Writes a file that only its owner may read, through a temporary one: whoever cuts us off leaves nothing or
-/// the whole.
-fn write_whole(path: &Path, text: &str) -> io::Result<()> {
-    use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
-    let temporary = path.with_extension("new");
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(temporary, path)?;
-    // The name is durable only when the directory is.
-    path.parent()
-        .map_or(Ok(()), |dir| std::fs::File::open(dir)?.sync_all())
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -342,6 +325,7 @@ mod tests {
     fn result(outcome: Outcome) -> TrackUsageResult {
         TrackUsageResult {
             outcome: Some(outcome),
+            ..TrackUsageResult::default()
         }
     }
 
@@ -401,7 +385,7 @@ mod tests {
             assert_eq!(kept_password(&path).expect("a file"), None, "{left:?}");
         }
         let password = new_password();
-        write_whole(&path, &password).expect("a writable directory");
+        auth::write_private(&path, &password).expect("a writable directory");
         assert_eq!(kept_password(&path).expect("a file"), Some(password));
         let left: Vec<_> = std::fs::read_dir(dir.path()).expect("a directory").collect();
         assert_eq!(left.len(), 1, "{left:?}");

@@ -111,6 +111,16 @@ pub const TABLE: &[(&str, &[Role])] = &[
     ("/octroi.account.v1.AccountService/VerifyApiKey", &[Gateway]),
     ("/octroi.quota.v1.QuotaService/CheckQuota", &[Gateway, Operator, Application]),
     ("/octroi.quota.v1.QuotaService/CheckQuotaBatch", &[Gateway, Operator, Application]),
+    ("/octroi.quota.v1.QuotaService/CheckQuotaStream", &[Gateway, Operator, Application]),
+    ("/octroi.quota.v1.QuotaService/ReserveQuota", &[Operator, Application]),
+    ("/octroi.quota.v1.QuotaService/CommitHold", &[Operator, Application]),
+    ("/octroi.quota.v1.QuotaService/ReleaseHold", &[Operator, Application]),
+    ("/octroi.quota.v1.QuotaService/RenewHold", &[Operator, Application]),
+    ("/octroi.quota.v1.QuotaService/ReturnQuota", &[Operator, Application]),
+    ("/octroi.quota.v1.QuotaService/RecordUsage", &[Gateway, Operator, Application]),
+    ("/octroi.quota.v1.QuotaService/ListLimits", &[Gateway, Operator, Application, Billing]),
+    ("/octroi.quota.v1.QuotaService/SetLimitOverride", &[Operator]),
+    ("/octroi.quota.v1.QuotaService/ClearLimitOverride", &[Operator]),
     ("/octroi.quota.v1.QuotaService/GetCurrentUsage", &[Gateway, Operator, Application, Billing]),
     ("/octroi.quota.v1.QuotaService/GetEntitlements", &[Gateway, Operator, Application, Billing]),
     ("/octroi.quota.v1.QuotaService/ApplyEntitlements", &[Billing]),
@@ -121,6 +131,7 @@ pub const TABLE: &[(&str, &[Role])] = &[
     ("/octroi.usage.v1.UsageService/GetLedgerTotals", &[Quota, Billing, Operator]),
     ("/octroi.usage.v1.UsageService/GetUsageEvent", &[Quota, Gateway, Operator, Application]),
     ("/octroi.usage.v1.UsageService/ListUsageEvents", &[Gateway, Operator, Application]),
+    ("/octroi.usage.v1.UsageService/SealSlices", &[Quota]),
     ("/octroi.usage.v1.UsageService/ApplyCatalog", &[Billing]),
     ("/octroi.billing.v1.BillingService/ApplyCatalog", &[Operator]),
     ("/octroi.billing.v1.BillingService/CheckCatalog", &[Operator]),
@@ -436,8 +447,12 @@ fn read_or_make(path: &Path) -> std::io::Result<String> {
     Ok(token)
 }
 
-/// Writes through a temporary file, so that a crash leaves either nothing or the whole.
-fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+/// Writes a file that only its owner may read, through a temporary one: a crash leaves either nothing or the
+/// whole.
+///
+/// # Errors
+/// When the directory cannot be written.
+pub fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
     use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
     let temporary = path.with_extension("new");
     let mut file = std::fs::OpenOptions::new()
@@ -448,7 +463,10 @@ fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
         .open(&temporary)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
-    std::fs::rename(temporary, path)
+    std::fs::rename(temporary, path)?;
+    // The name is durable only when the directory is.
+    path.parent()
+        .map_or(Ok(()), |dir| std::fs::File::open(dir)?.sync_all())
 }
 
 #[cfg(test)]

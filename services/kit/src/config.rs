@@ -1,7 +1,7 @@
 //! Configuration: defaults that are compiled in, then a file, then the environment; all of it read and
 //! validated before any socket is opened.
 //!
-//! A key is its path: `[quota.counters] backend` is `OCTROI_QUOTA__COUNTERS__BACKEND`.
+//! A key is its path: `[quota.answers] backend` is `OCTROI_QUOTA__ANSWERS__BACKEND`.
 
 use std::{
     collections::BTreeMap,
@@ -74,7 +74,7 @@ impl<'de> Deserialize<'de> for Secret {
 #[derive(Debug, thiserror::Error)]
 #[error("configuration: {key}: {problem} ({origin})")]
 pub struct ConfigError {
-    /// The path of the key, such as `quota.counters.backend`.
+    /// The path of the key, such as `quota.answers.backend`.
     pub key: String,
     /// What is wrong with it.
     pub problem: String,

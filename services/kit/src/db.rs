@@ -18,7 +18,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use time::OffsetDateTime;
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, task::JoinError};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
@@ -185,6 +185,18 @@ pub fn corrupt<E>(what: &'static str) -> impl FnOnce(E) -> DatabaseError {
     move |_| DatabaseError::Corrupt { what }
 }
 
+/// What a task of its own answered. Its panic goes on here.
+///
+/// # Errors
+/// The task's own, or [`DatabaseError::Stopping`] where it was ended with the process.
+pub fn joined<T, E: From<DatabaseError>>(task: Result<Result<T, E>, JoinError>) -> Result<T, E> {
+    match task {
+        Ok(answer) => answer,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Err(DatabaseError::Stopping.into()),
+    }
+}
+
 /// The version in the one row of the schema's table `catalog`, or 0 where none was applied yet. Nobody else
 /// changes it before the transaction ends.
 ///
@@ -292,11 +304,7 @@ impl Db {
             transaction.commit().await.map_err(DatabaseError::from)?;
             Ok(answer)
         };
-        match self.runtime.spawn(task.in_current_span()).await {
-            Ok(answer) => answer,
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => Err(DatabaseError::Stopping.into()),
-        }
+        joined(self.runtime.spawn(task.in_current_span()).await)
     }
 
     /// Whether the database answers.

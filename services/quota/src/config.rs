@@ -12,13 +12,27 @@ use serde::{Deserialize, Serialize};
 pub struct Config {
     /// Where limits and windows are.
     pub database: DatabaseConfig,
-    /// Where the counters are.
-    pub counters: CountersConfig,
-    /// When the ledger is asked what became of a request whose recording is not known, in milliseconds.
-    pub reconcile_after_ms: u64,
+    /// How limits are cut into slices.
+    pub slices: SlicesConfig,
+    /// Where answers are remembered.
+    pub answers: AnswersConfig,
 }
 
-/// Which counters.
+/// How limits are cut into slices.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct SlicesConfig {
+    /// The most units of a slice that nobody needs yet; 1 carves for each check what it needs, and no more.
+    pub units_max: u64,
+    /// How long a slice that nobody touches is kept, in milliseconds.
+    pub idle_ms: u64,
+    /// How long a replica may be silent before others settle its slices, in milliseconds.
+    pub replica_gone_ms: u64,
+    /// How often one check carves before it is denied.
+    pub tries_max: u32,
+}
+
+/// Where answers are remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Backend {
@@ -28,11 +42,11 @@ pub enum Backend {
     Redis,
 }
 
-/// Where the counters are.
+/// Where answers are remembered.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub struct CountersConfig {
-    /// Which counters.
+pub struct AnswersConfig {
+    /// Where.
     pub backend: Backend,
     /// The address of Redis.
     pub url: Secret,
@@ -47,24 +61,36 @@ pub struct CountersConfig {
 impl Section for Config {
     fn validate(&self) -> Result<(), ConfigError> {
         self.database.validate("quota")?;
-        let counters = &self.counters;
-        let refuse = |key: &str, rule: &str| Err(ConfigError::new(format!("quota.counters.{key}"), rule));
-        if counters.backend == Backend::Redis && counters.url.is_empty() {
+        self.answers.validate()?;
+        let slices = &self.slices;
+        for (key, value, range) in [
+            ("units_max", slices.units_max, 1..=9_007_199_254_740_991),
+            ("idle_ms", slices.idle_ms, 100..=86_400_000),
+            ("replica_gone_ms", slices.replica_gone_ms, 1_000..=600_000),
+            ("tries_max", slices.tries_max.into(), 1..=1_000),
+        ] {
+            if !range.contains(&value) {
+                let rule = format!("must be {} to {}", range.start(), range.end());
+                return Err(ConfigError::new(format!("quota.slices.{key}"), rule));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl AnswersConfig {
+    fn validate(&self) -> Result<(), ConfigError> {
+        let refuse = |key: &str, rule: &str| Err(ConfigError::new(format!("quota.answers.{key}"), rule));
+        if self.backend == Backend::Redis && self.url.is_empty() {
             return refuse("url", "must be given for the backend \"redis\"");
         }
-        if counters.namespace.is_empty() || counters.namespace.contains(['{', '}']) {
+        if self.namespace.is_empty() || self.namespace.contains(['{', '}']) {
             return refuse("namespace", "must not be empty and hold no braces");
         }
-        if !(1..=10_000).contains(&counters.command_timeout_ms) {
+        if !(1..=10_000).contains(&self.command_timeout_ms) {
             return refuse("command_timeout_ms", "must be 1 to 10000");
         }
-        if !(100..=300_000).contains(&self.reconcile_after_ms) {
-            return Err(ConfigError::new(
-                "quota.reconcile_after_ms",
-                "must be 100 to 300000",
-            ));
-        }
-        if !(1..=64).contains(&counters.connections) {
+        if !(1..=64).contains(&self.connections) {
             return refuse("connections", "must be 1 to 64");
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! What quota does with events: it follows the ledger, and takes entitlements by their second road.
 
-use jiff::Timestamp;
+use jiff::{Timestamp, tz::TimeZone};
 use octroi_core::{AccountId, MetricSlug, Violations};
 use octroi_kit::{
     bus::Queue,
@@ -11,7 +11,7 @@ use octroi_kit::{
     outbox::Wake,
 };
 use octroi_proto::{
-    events::v1::{SubscriptionChanged, UsageRecorded},
+    events::v1::{AccountZoneChanged, SubscriptionChanged, UsageRecorded},
     quota::v1::ApplyEntitlementsRequest,
 };
 use sqlx::PgConnection;
@@ -29,7 +29,7 @@ pub fn usage(db: &Db, wake: &Wake, service: &Service) -> Consumer {
         concurrency: 2,
         ..Queue::new("quota.usage", &["usage.recorded"])
     };
-    let (prepare, after) = (service.clone(), service.clone());
+    let prepare = service.clone();
     inbox::prepared_consumer(
         db,
         queue,
@@ -42,14 +42,11 @@ pub fn usage(db: &Db, wake: &Wake, service: &Service) -> Consumer {
             Box::pin(async move {
                 match turn {
                     Turn::First => follow_ledger::follow_ledger(connection, &followed).await,
-                    Turn::Again => follow_ledger::read_direct_totals(connection, &followed).await,
+                    Turn::Again => Ok(()),
                 }
             })
         },
-        move |totals| {
-            let service = after.clone();
-            async move { service.raise_direct(totals).await }
-        },
+        async |()| Ok(()),
     )
 }
 
@@ -73,8 +70,11 @@ fn uses(event: &UsageRecorded) -> Result<Vec<Used>, Violations> {
                 account,
                 metric,
                 amount: usage.amount,
+                charged: usage.charged_amount,
                 event_at,
-                decided: usage.decided,
+                returned: usage.returned,
+                source: usage.source.clone(),
+                event_id: usage.event_id.clone(),
             });
         }
     }
@@ -83,28 +83,76 @@ fn uses(event: &UsageRecorded) -> Result<Vec<Used>, Violations> {
 }
 
 /// Takes what billing pushes, where the push itself did not arrive.
-pub fn entitlements(db: &Db, wake: &Wake) -> Consumer {
+pub fn entitlements(db: &Db, wake: &Wake, service: &Service) -> Consumer {
     let queue = Queue::new("quota.entitlements", &["billing.subscription_changed"]);
-    inbox::consumer(
+    let (clock, after) = (db.clock().clone(), service.clone());
+    inbox::prepared_consumer(
         db,
         queue,
         wake,
-        |connection: &mut PgConnection, event: SubscriptionChanged| {
+        async |event: SubscriptionChanged| {
+            let request = ApplyEntitlementsRequest {
+                account_id: event.account_id,
+                version: event.version,
+                entitlements: event.entitlements,
+                anchor_time: event.anchor_time,
+                stage: event.stage,
+            };
+            Ok::<_, Error>(convert::from_proto_apply(&request)?)
+        },
+        move |connection: &mut PgConnection, (account, given), turn| {
+            let now = clock.now();
             Box::pin(async move {
-                let request = ApplyEntitlementsRequest {
-                    account_id: event.account_id,
-                    version: event.version,
-                    entitlements: event.entitlements,
-                    anchor_time: event.anchor_time,
-                    stage: event.stage,
-                };
-                let (account, given) = convert::from_proto_apply(&request)?;
-                match apply::apply_entitlements(connection, &account, &given).await {
+                if turn == Turn::Again {
+                    return Ok(account);
+                }
+                match apply::apply_entitlements(connection, &account, &given, now).await {
                     // The push was faster, or a newer one came first.
-                    Ok(_) | Err(Error::VersionStale { .. }) => Ok(()),
+                    Ok(_) | Err(Error::VersionStale { .. }) => Ok(account),
                     Err(error) => Err(error),
                 }
             })
+        },
+        move |account: AccountId| {
+            let service = after.clone();
+            async move {
+                service.limits_changed(&account).await;
+                Ok(())
+            }
+        },
+    )
+}
+
+/// Lets windows follow another zone, from the end of those that run.
+pub fn zones(db: &Db, wake: &Wake, service: &Service) -> Consumer {
+    let queue = Queue::new("quota.zones", &["account.zone_changed"]);
+    let (clock, after) = (db.clock().clone(), service.clone());
+    inbox::prepared_consumer(
+        db,
+        queue,
+        wake,
+        async |event: AccountZoneChanged| {
+            let mut violations = Violations::default();
+            let account = violations.take("account_id", AccountId::parse(&event.account_id));
+            let zone = violations.take("zone", TimeZone::get(&event.zone));
+            let changed = account.zip(zone).ok_or(violations)?;
+            Ok::<_, Error>(changed)
+        },
+        move |connection: &mut PgConnection, (account, zone): (AccountId, TimeZone), turn| {
+            let now = clock.now();
+            Box::pin(async move {
+                if turn == Turn::First {
+                    apply::change_zone(connection, &account, &zone, now).await?;
+                }
+                Ok(account)
+            })
+        },
+        move |account: AccountId| {
+            let service = after.clone();
+            async move {
+                service.limits_changed(&account).await;
+                Ok(())
+            }
         },
     )
 }

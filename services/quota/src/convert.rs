@@ -1,6 +1,9 @@
 //! Between the contract's words and the domain's.
 
-use octroi_core::{AccountId, Anchor, FeatureSlug, MetricSlug, RequestId, ServiceError, Units, Violations};
+mod holds;
+mod overrides;
+
+use octroi_core::{AccountId, FeatureSlug, MetricSlug, RequestId, ServiceError, Units, Violations};
 use octroi_kit::convert::{
     from_proto_entitlements, from_proto_feature_plans, from_proto_metric, from_proto_stage, from_proto_time,
     to_proto_entitlements, to_proto_feature_plans, to_proto_mode, to_proto_period, to_proto_stage,
@@ -8,6 +11,13 @@ use octroi_kit::convert::{
 };
 use octroi_proto::quota::v1 as proto;
 
+pub use self::{
+    holds::{
+        from_proto_commit, from_proto_hold, from_proto_record, from_proto_renewal, from_proto_reserve,
+        from_proto_return, to_proto_commit, to_proto_reservation,
+    },
+    overrides::{from_proto_clear_override, from_proto_set_override, to_proto_limit_source},
+};
 use crate::domain::{
     check::{Check, FEATURES_MAX, ITEMS_MAX, Item, Mode},
     decision::{Decision, DenialReason, LimitStatus},
@@ -46,6 +56,7 @@ pub fn from_proto_check(request: &proto::CheckQuotaRequest) -> Result<Check, Vio
         mode,
         event_at,
         backfill: request.backfill,
+        repeat: request.repeat,
     })
 }
 
@@ -106,6 +117,7 @@ pub fn to_proto_decision(decision: &Decision) -> proto::CheckQuotaResponse {
         None => proto::DenialReason::Unspecified,
         Some(DenialReason::QuotaExceeded) => proto::DenialReason::QuotaExceeded,
         Some(DenialReason::SubscriptionRequired) => proto::DenialReason::SubscriptionRequired,
+        Some(DenialReason::Held) => proto::DenialReason::Held,
     };
     proto::CheckQuotaResponse {
         allowed: decision.allowed,
@@ -134,7 +146,7 @@ pub fn to_proto_limit_status(status: &LimitStatus) -> proto::LimitStatus {
         period: to_proto_period(status.period),
         limit: status.limit.get(),
         used: status.used.get(),
-        held: 0,
+        held: status.held.get(),
         remaining: status.remaining.get(),
         window_start_time: Some(to_proto_time(status.start)),
         window_end_time: status.end.map(to_proto_time),
@@ -157,6 +169,17 @@ pub fn to_proto_item_error<E: ServiceError>(error: &E) -> proto::ItemError {
             .next()
             .map(|violation| violation.field)
             .unwrap_or_default(),
+    }
+}
+
+/// The refusal of one check of a stream that a status says.
+pub fn to_proto_status_error(status: &tonic::Status) -> proto::ItemError {
+    let reason = octroi_kit::status::reason_of(status);
+    proto::ItemError {
+        code: status.code().into(),
+        reason: reason.map(|reason| reason.name().to_owned()).unwrap_or_default(),
+        message: status.message().to_owned(),
+        field: String::new(),
     }
 }
 
@@ -190,7 +213,7 @@ pub fn from_proto_account(account_id: &str) -> Result<AccountId, Violations> {
 
 /// What holds for an account, on the wire.
 pub fn to_proto_entitlements_response(limits: &AccountLimits) -> proto::GetEntitlementsResponse {
-    let anchor: Anchor = limits.anchor;
+    let anchor = limits.calendar.last().anchor;
     proto::GetEntitlementsResponse {
         entitlements: Some(to_proto_entitlements(&limits.entitlements)),
         stage: to_proto_stage(limits.stage),
@@ -299,6 +322,7 @@ mod tests {
             request_id: "r-1".into(),
             event_time: None,
             backfill: false,
+            repeat: false,
         }
     }
 

@@ -1,10 +1,8 @@
 //! Why quota refuses. A denial is an answer and not here.
 
-use octroi_core::{ErrorKind, FieldViolation, MetricSlug, RequestId, ServiceError, Violations};
+use octroi_core::{ErrorKind, FieldViolation, MetricSlug, Period, RequestId, ServiceError, Violations};
 use octroi_kit::{db::DatabaseError, directory::DirectoryError, status::Upstream};
 use octroi_proto::errors::v1::ErrorReason;
-
-use crate::counters::CountersError;
 
 /// Why quota refuses.
 #[derive(Debug, thiserror::Error)]
@@ -21,9 +19,38 @@ pub enum Error {
     /// Another service refused or does not answer.
     #[error(transparent)]
     Upstream(#[from] Upstream),
-    /// The counters cannot be reached, and the limits' policy is to refuse.
-    #[error(transparent)]
-    Counters(#[from] CountersError),
+    /// The limits cannot be reached, and their policy is to refuse.
+    #[error("the limits cannot be reached")]
+    CountersUnreachable(#[source] DatabaseError),
+    /// The account has no such limit.
+    #[error("the account has no limit of {metric} a {}", .period.as_str())]
+    LimitNotFound {
+        /// The metric.
+        metric: MetricSlug,
+        /// The period.
+        period: Period,
+    },
+    /// There is no such hold for this account.
+    #[error("there is no such hold for this account")]
+    HoldNotFound,
+    /// The hold ended in another way.
+    #[error("the hold was {state}")]
+    HoldEnded {
+        /// How it ended.
+        state: &'static str,
+    },
+    /// The account has as many open holds as it may have.
+    #[error("the account has {max} open holds, and may have no more")]
+    TooManyHolds {
+        /// The most.
+        max: u64,
+    },
+    /// More of a LEVEL metric would be given back than is held.
+    #[error("more would be given back than the account holds")]
+    LevelBelowZero {
+        /// Where it was asked for.
+        field: String,
+    },
     /// The catalog has no such metric.
     #[error("there is no metric {metric}")]
     MetricNotFound {
@@ -58,8 +85,12 @@ impl ServiceError for Error {
             Self::Database(inner) => inner.kind(),
             Self::Account(inner) => inner.kind(),
             Self::Upstream(inner) => inner.kind(),
-            Self::Counters(_) | Self::NoCatalog => ErrorKind::Unavailable,
-            Self::MetricNotFound { .. } => ErrorKind::NotFound,
+            Self::CountersUnreachable(_) | Self::NoCatalog => ErrorKind::Unavailable,
+            Self::MetricNotFound { .. } | Self::LimitNotFound { .. } | Self::HoldNotFound => {
+                ErrorKind::NotFound
+            }
+            Self::HoldEnded { .. } | Self::LevelBelowZero { .. } => ErrorKind::Precondition,
+            Self::TooManyHolds { .. } => ErrorKind::OverLimit,
             Self::RequestIdReused { .. } => ErrorKind::AlreadyExists,
             Self::VersionStale { .. } => ErrorKind::Conflict,
         }
@@ -71,7 +102,12 @@ impl ServiceError for Error {
             Self::Database(inner) => inner.reason(),
             Self::Account(inner) => inner.reason(),
             Self::Upstream(inner) => inner.reason(),
-            Self::Counters(_) => ErrorReason::CountersUnreachable.name(),
+            Self::CountersUnreachable(_) => ErrorReason::CountersUnreachable.name(),
+            Self::LimitNotFound { .. } => ErrorReason::LimitNotFound.name(),
+            Self::HoldNotFound => ErrorReason::HoldNotFound.name(),
+            Self::HoldEnded { .. } => ErrorReason::HoldEnded.name(),
+            Self::TooManyHolds { .. } => ErrorReason::TooManyHolds.name(),
+            Self::LevelBelowZero { .. } => ErrorReason::LevelBelowZero.name(),
             Self::MetricNotFound { .. } => ErrorReason::MetricNotFound.name(),
             Self::NoCatalog => ErrorReason::NotReady.name(),
             Self::RequestIdReused { .. } => ErrorReason::RequestIdReused.name(),
@@ -85,7 +121,18 @@ impl ServiceError for Error {
             Self::Database(inner) => inner.metadata(),
             Self::Account(inner) => inner.metadata(),
             Self::Upstream(inner) => inner.metadata(),
-            Self::Counters(_) | Self::NoCatalog => Vec::new(),
+            Self::CountersUnreachable(_)
+            | Self::NoCatalog
+            | Self::HoldNotFound
+            | Self::LevelBelowZero { .. } => Vec::new(),
+            Self::LimitNotFound { metric, period } => {
+                vec![
+                    ("metric", metric.to_string()),
+                    ("period", period.as_str().to_owned()),
+                ]
+            }
+            Self::HoldEnded { state } => vec![("state", (*state).to_owned())],
+            Self::TooManyHolds { max } => vec![("max", max.to_string())],
             Self::MetricNotFound { metric, .. } => vec![("metric", metric.to_string())],
             Self::RequestIdReused { request_id } => vec![("request_id", request_id.to_string())],
             Self::VersionStale { given, current } => {
@@ -107,11 +154,17 @@ impl ServiceError for Error {
             Self::Account(DirectoryError::NotFound(_)) => {
                 vec![FieldViolation::new("account_id", "must name an account")]
             }
+            Self::LevelBelowZero { field } => {
+                vec![FieldViolation::new(
+                    field.clone(),
+                    "must not be more than the account holds",
+                )]
+            }
             _ => Vec::new(),
         }
     }
 
     fn retry_after_s(&self) -> Option<u64> {
-        (self.kind() == ErrorKind::Unavailable).then_some(1)
+        matches!(self.kind(), ErrorKind::Unavailable | ErrorKind::OverLimit).then_some(1)
     }
 }

@@ -1,33 +1,67 @@
 //! The gRPC side: reads a request, calls the service, writes the answer.
 
-use futures::{StreamExt as _, stream};
-use octroi_core::Violations;
+use std::pin::Pin;
+
+use futures::{Stream, StreamExt as _, stream};
+use octroi_core::{AccountId, Violations};
 use octroi_kit::{
-    auth::{self, principal_mismatch},
+    auth::{self, Caller, Principal, principal_mismatch},
     convert::to_proto_time,
     status::to_status,
 };
 use octroi_proto::quota::v1::{
     self as proto, check_quota_result::Outcome, quota_service_server::QuotaService,
 };
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
-use crate::{convert, error::Error, service::Service};
+use crate::{convert, domain::hold::Hold, error::Error, hold_id::HoldIds, service::Service};
 
 /// The most checks of a batch.
 const BATCH_CHECKS_MAX: usize = 1_000;
 /// Checks of one batch that run at the same time.
 const BATCH_CHECKS_AT_ONCE: usize = 64;
 
-/// Serves the contract.
+/// Requests of one stream that are decided at the same time.
+const STREAM_CHECKS_AT_ONCE: usize = 256;
+
+/// Serves the contract. Cloning shares it.
+#[derive(Clone)]
 pub struct Handler {
     service: Service,
+    holds: HoldIds,
 }
 
 impl Handler {
     /// A handler over the service.
-    pub fn new(service: Service) -> Self {
-        Self { service }
+    pub fn new(service: Service, holds: HoldIds) -> Self {
+        Self { service, holds }
+    }
+
+    /// The hold that a call names, where it is one of its account.
+    fn hold(&self, account: &str, hold_id: &str) -> Result<(AccountId, Hold), Status> {
+        let (account, hold) = convert::from_proto_hold(account, hold_id, &self.holds).map_err(refused)?;
+        let hold = hold.ok_or(Error::HoldNotFound).map_err(refused)?;
+        Ok((account, hold))
+    }
+
+    /// Decides one request of many, whose refusal is an answer of its own.
+    async fn decide_one(
+        &self,
+        request: &proto::CheckQuotaRequest,
+        caller: &Caller,
+        principal: Option<&Principal>,
+    ) -> proto::CheckQuotaResult {
+        let outcome = if principal.is_some_and(|one| one.account.as_str() != request.account_id) {
+            Outcome::Error(convert::to_proto_status_error(&principal_mismatch()))
+        } else {
+            match self.decide(request, &caller.name).await {
+                Ok(decision) => Outcome::Decision(decision),
+                Err(error) => Outcome::Error(convert::to_proto_item_error(&error)),
+            }
+        };
+        proto::CheckQuotaResult {
+            outcome: Some(outcome),
+        }
     }
 
     async fn decide(
@@ -82,17 +116,172 @@ impl QuotaService for Handler {
             return Err(principal_mismatch());
         }
         let results = stream::iter(requests)
-            .map(async |request| match self.decide(&request, &caller.name).await {
-                Ok(decision) => Outcome::Decision(decision),
-                Err(error) => Outcome::Error(convert::to_proto_item_error(&error)),
-            })
+            .map(async |request| self.decide_one(&request, &caller, None).await)
             .buffered(BATCH_CHECKS_AT_ONCE)
-            .map(|outcome| proto::CheckQuotaResult {
-                outcome: Some(outcome),
-            })
             .collect()
             .await;
         Ok(Response::new(proto::CheckQuotaBatchResponse { results }))
+    }
+
+    type CheckQuotaStreamStream =
+        Pin<Box<dyn Stream<Item = Result<proto::CheckQuotaStreamResponse, Status>> + Send>>;
+
+    async fn check_quota_stream(
+        &self,
+        request: Request<Streaming<proto::CheckQuotaStreamRequest>>,
+    ) -> Result<Response<Self::CheckQuotaStreamStream>, Status> {
+        let caller = auth::caller(&request)?;
+        let principal = auth::principal(&request);
+        let handler = self.clone();
+        let answers = request.into_inner().map(move |asked| {
+            let (handler, caller, principal) = (handler.clone(), caller.clone(), principal.clone());
+            async move {
+                let asked = asked?;
+                let check = asked.request.unwrap_or_default();
+                let result = handler.decide_one(&check, &caller, principal.as_deref()).await;
+                Ok(proto::CheckQuotaStreamResponse {
+                    correlation_id: asked.correlation_id,
+                    result: Some(result),
+                })
+            }
+        });
+        Ok(Response::new(Box::pin(
+            answers.buffer_unordered(STREAM_CHECKS_AT_ONCE),
+        )))
+    }
+
+    async fn reserve_quota(
+        &self,
+        request: Request<proto::ReserveQuotaRequest>,
+    ) -> Result<Response<proto::ReserveQuotaResponse>, Status> {
+        let caller = auth::caller(&request)?;
+        auth::check_principal(&request, &request.get_ref().account_id)?;
+        let (check, key, ttl_s) =
+            convert::from_proto_reserve(request.get_ref(), &caller.name).map_err(refused)?;
+        let account = check.account.clone();
+        let reservation = self
+            .service
+            .reserve_quota(check, key, ttl_s)
+            .await
+            .map_err(refused)?;
+        Ok(Response::new(convert::to_proto_reservation(
+            &account,
+            &reservation,
+            &self.holds,
+        )))
+    }
+
+    async fn commit_hold(
+        &self,
+        request: Request<proto::CommitHoldRequest>,
+    ) -> Result<Response<proto::CommitHoldResponse>, Status> {
+        let asked = request.get_ref();
+        auth::check_principal(&request, &asked.account_id)?;
+        let (account, hold) = self.hold(&asked.account_id, &asked.hold_id)?;
+        let used = convert::from_proto_commit(asked, &hold).map_err(refused)?;
+        let commit = self
+            .service
+            .commit_hold(&account, &hold, &used)
+            .await
+            .map_err(refused)?;
+        Ok(Response::new(convert::to_proto_commit(&commit)))
+    }
+
+    async fn release_hold(
+        &self,
+        request: Request<proto::ReleaseHoldRequest>,
+    ) -> Result<Response<proto::ReleaseHoldResponse>, Status> {
+        let asked = request.get_ref();
+        auth::check_principal(&request, &asked.account_id)?;
+        let (account, hold) = self.hold(&asked.account_id, &asked.hold_id)?;
+        let repeated_request = self
+            .service
+            .release_hold(&account, &hold)
+            .await
+            .map_err(refused)?;
+        Ok(Response::new(proto::ReleaseHoldResponse { repeated_request }))
+    }
+
+    async fn renew_hold(
+        &self,
+        request: Request<proto::RenewHoldRequest>,
+    ) -> Result<Response<proto::RenewHoldResponse>, Status> {
+        let asked = request.get_ref();
+        auth::check_principal(&request, &asked.account_id)?;
+        let ttl_s = convert::from_proto_renewal(asked).map_err(refused)?;
+        let (account, hold) = self.hold(&asked.account_id, &asked.hold_id)?;
+        let expires_at = self
+            .service
+            .renew_hold(&account, &hold, ttl_s)
+            .await
+            .map_err(refused)?;
+        Ok(Response::new(proto::RenewHoldResponse {
+            expire_time: Some(to_proto_time(expires_at)),
+        }))
+    }
+
+    async fn return_quota(
+        &self,
+        request: Request<proto::ReturnQuotaRequest>,
+    ) -> Result<Response<proto::ReturnQuotaResponse>, Status> {
+        let caller = auth::caller(&request)?;
+        auth::check_principal(&request, &request.get_ref().account_id)?;
+        let (check, key) = convert::from_proto_return(request.get_ref(), &caller.name).map_err(refused)?;
+        let repeated_request = self.service.return_quota(check, key).await.map_err(refused)?;
+        Ok(Response::new(proto::ReturnQuotaResponse { repeated_request }))
+    }
+
+    async fn record_usage(
+        &self,
+        request: Request<proto::RecordUsageRequest>,
+    ) -> Result<Response<proto::RecordUsageResponse>, Status> {
+        let caller = auth::caller(&request)?;
+        auth::check_principal(&request, &request.get_ref().account_id)?;
+        let (check, key) = convert::from_proto_record(request.get_ref(), &caller.name).map_err(refused)?;
+        let repeated_request = self.service.record_usage(check, key).await.map_err(refused)?;
+        Ok(Response::new(proto::RecordUsageResponse { repeated_request }))
+    }
+
+    async fn list_limits(
+        &self,
+        request: Request<proto::ListLimitsRequest>,
+    ) -> Result<Response<proto::ListLimitsResponse>, Status> {
+        auth::check_principal(&request, &request.get_ref().account_id)?;
+        let account = convert::from_proto_account(&request.get_ref().account_id).map_err(refused)?;
+        let limits = self.service.list_limits(&account).await.map_err(refused)?;
+        Ok(Response::new(proto::ListLimitsResponse {
+            limits: limits.limits.iter().map(convert::to_proto_limit_source).collect(),
+        }))
+    }
+
+    async fn set_limit_override(
+        &self,
+        request: Request<proto::SetLimitOverrideRequest>,
+    ) -> Result<Response<proto::SetLimitOverrideResponse>, Status> {
+        let (account, metric, period, replaced) =
+            convert::from_proto_set_override(request.get_ref()).map_err(refused)?;
+        let limit = self
+            .service
+            .set_limit_override(&account, &metric, period, replaced)
+            .await
+            .map_err(refused)?;
+        Ok(Response::new(proto::SetLimitOverrideResponse {
+            limit: Some(convert::to_proto_limit_source(&limit)),
+        }))
+    }
+
+    async fn clear_limit_override(
+        &self,
+        request: Request<proto::ClearLimitOverrideRequest>,
+    ) -> Result<Response<proto::ClearLimitOverrideResponse>, Status> {
+        let (account, metric, period) =
+            convert::from_proto_clear_override(request.get_ref()).map_err(refused)?;
+        let cleared = self
+            .service
+            .clear_limit_override(&account, &metric, period)
+            .await
+            .map_err(refused)?;
+        Ok(Response::new(proto::ClearLimitOverrideResponse { cleared }))
     }
 
     async fn get_current_usage(

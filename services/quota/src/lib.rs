@@ -1,19 +1,21 @@
 //! Quota: decides whether an account may do something now.
 
+pub mod answers;
 mod config;
 mod consumer;
 mod convert;
-pub mod counters;
 pub mod domain;
 mod error;
+mod escrow;
 mod grpc;
+mod hold_id;
 mod service;
 mod store;
 
 use std::time::Duration;
 
 use octroi_kit::{
-    component::{Component, Context, Grpc, Probe},
+    component::{Component, Context, Grpc, Task},
     db::Db,
     directory::Directory,
     grpc::MESSAGE_BYTES_MAX,
@@ -25,11 +27,11 @@ use octroi_proto::{
 };
 use tonic::service::Routes;
 
+use self::{answers::Answers, escrow::Escrow, hold_id::HoldIds, service::Service};
 pub use self::{
-    config::{Backend, Config, CountersConfig},
+    config::{AnswersConfig, Backend, Config, SlicesConfig},
     error::Error,
 };
-use self::{counters::Counters, service::Service};
 
 /// The compiled-in configuration of this service.
 pub const DEFAULTS: &str = include_str!("../defaults.toml");
@@ -43,24 +45,35 @@ pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 /// Builds the service.
 ///
 /// # Errors
-/// Where the configuration breaks a rule, or the database or the counters cannot be reached.
+/// Where the configuration breaks a rule, or the database or Redis cannot be reached.
 pub async fn component(context: &Context) -> anyhow::Result<Component> {
     let config: Config = context.config.section(NAME)?;
     let db = Db::connect(&config.database, NAME, context.sandbox).await?;
-    let counters = Counters::connect(&config.counters).await?;
+    let answers = Answers::connect(&config.answers).await?;
     let wake = Wake::default();
     let directory = Directory::new(context.links.to("account", NAME)?);
     let usage = UsageServiceClient::new(context.links.to("usage", NAME)?);
-    let service = Service::new(&config, &db, directory, usage, counters.clone());
-    let server = QuotaServiceServer::new(grpc::Handler::new(service.clone()))
+    let escrow = Escrow::new(&db, usage.clone(), config.slices);
+    let service = Service::new(&db, directory, usage, escrow.clone(), answers);
+    let holds = HoldIds::new(context.auth.derived_key("quota holds"));
+    let server = QuotaServiceServer::new(grpc::Handler::new(service.clone(), holds))
         .max_decoding_message_size(MESSAGE_BYTES_MAX);
 
     let mut component = Component::new(NAME).with_schema(context, &db, &MIGRATOR, &wake);
     component.consumers.push(consumer::usage(&db, &wake, &service));
-    component.consumers.push(consumer::entitlements(&db, &wake));
-    component.probes.push(Probe::new("counters", move || {
-        let counters = counters.clone();
-        async move { counters.ping().await.map_err(|error| error.to_string()) }
+    component
+        .consumers
+        .push(consumer::entitlements(&db, &wake, &service));
+    component.consumers.push(consumer::zones(&db, &wake, &service));
+    let (watching, expiring) = (service.clone(), service);
+    component
+        .tasks
+        .push(Task::new("slices", move |stop| escrow.sweep(stop)));
+    component
+        .tasks
+        .push(Task::new("limits", move |stop| watching.watch_limits(stop)));
+    component.tasks.push(Task::new("overrides", move |stop| {
+        expiring.expire_overrides(stop)
     }));
     component.grpc = Some(Grpc {
         service_name: SERVICE_NAME,

@@ -50,7 +50,10 @@ fn increments(event: &UsageRecorded) -> Result<BTreeMap<Bucket, store::Increment
             quarter_of(event_at),
         );
         let increment = increments.entry(bucket).or_default();
-        increment.amount += u128::from(usage.amount);
+        // The rollups say what was taken; what was given back of a LEVEL is in the ledger and in the level.
+        if !usage.returned {
+            increment.amount += u128::from(usage.amount);
+        }
         increment.events += 1;
     }
     violations.finish()?;
@@ -70,8 +73,7 @@ mod tests {
             metric: "api.requests".into(),
             amount,
             event_time: Some(to_proto_time(at.parse().expect("an instant"))),
-            decided: false,
-            backfill: false,
+            ..RecordedUsage::default()
         }
     }
 
@@ -85,6 +87,7 @@ mod tests {
                 usage("a", 1, "2026-03-01T10:15:00Z"),
                 usage("b", 1, "2026-03-01T10:00:00Z"),
             ],
+            ledger_transaction: 1,
         };
         let increments: Vec<_> = increments(&event).expect("good times").into_values().collect();
         assert_eq!(increments.len(), 3);

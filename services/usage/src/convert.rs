@@ -1,5 +1,7 @@
 //! Between the contract's words and the domain's.
 
+mod slices;
+
 use std::collections::BTreeMap;
 
 use jiff::{Timestamp, tz::TimeZone};
@@ -9,11 +11,14 @@ use octroi_core::{
 use octroi_kit::convert::{from_proto_metric, from_proto_time, to_proto_time};
 use octroi_proto::usage::v1 as proto;
 
+pub use self::slices::from_proto_seal;
+use self::slices::{from_proto_charges, slice_bytes};
 use crate::{
     domain::{
-        event::{ContentHash, DECISION_SOURCE, Event, Identity, Origin, RecordedEvent},
+        event::{ContentHash, Event, Identity, Origin, QUOTA_SOURCES, RecordedEvent},
         sums::TotalsQuery,
     },
+    error::Error,
     service::{LedgerTotals, Recorded, StatsQuery, UsageStats},
 };
 
@@ -39,11 +44,16 @@ pub fn from_proto_content_hash(content_hash: &[u8]) -> Result<Option<ContentHash
     Ok(read)
 }
 
-/// Reads an event; `caller` is its default source. Fields are named as they stand in the event.
+/// Reads an event; `caller` is its default source, and may be quota. Fields are named as they stand in the event.
 ///
 /// # Errors
 /// Every violation found.
-pub fn from_proto_event(event: proto::UsageEvent, caller: &str, backfill: bool) -> Result<Event, Violations> {
+pub fn from_proto_event(
+    event: proto::UsageEvent,
+    caller: &str,
+    by_quota: bool,
+    backfill: bool,
+) -> Result<Event, Violations> {
     let mut violations = Violations::default();
     let account = violations.take("account_id", AccountId::parse(&event.account_id));
     let event_id = violations.take("event_id", EventId::parse(&event.event_id));
@@ -62,18 +72,16 @@ pub fn from_proto_event(event: proto::UsageEvent, caller: &str, backfill: bool) 
     let origin = match proto::Origin::try_from(event.origin) {
         Ok(proto::Origin::Unspecified | proto::Origin::Direct) => Origin::Direct,
         Ok(proto::Origin::Decision) => Origin::Decision,
+        Ok(proto::Origin::Return) => Origin::Return,
+        Ok(proto::Origin::Denial) => Origin::Denial,
         Err(_) => {
             violations.add("origin", "must be one of the named values");
             Origin::Direct
         }
     };
-    if origin == Origin::Direct && event.source.starts_with(DECISION_SOURCE) {
-        violations.add(
-            "source",
-            format!("must not begin with {DECISION_SOURCE}, which is kept for decisions"),
-        );
-    }
+    check_source(&event.source, by_quota, &mut violations);
     check_properties("properties", &event.properties, &mut violations);
+    let charges = from_proto_charges(&event, &mut violations);
     // Whatever is missing was noted, so the fields are there once `finish` is passed.
     let read = account.zip(source).zip(event_id).zip(metric.zip(amount));
     violations.clone().finish()?;
@@ -90,7 +98,18 @@ pub fn from_proto_event(event: proto::UsageEvent, caller: &str, backfill: bool) 
         properties: event.properties.into_iter().collect(),
         origin,
         backfill,
+        charges,
     })
+}
+
+fn check_source(source: &str, by_quota: bool, violations: &mut Violations) {
+    let kept = QUOTA_SOURCES.iter().find(|kept| source.starts_with(**kept));
+    if let Some(kept) = kept.filter(|_| !by_quota) {
+        violations.add(
+            "source",
+            format!("must not begin with {kept}, which is kept for quota"),
+        );
+    }
 }
 
 fn check_properties(
@@ -127,7 +146,7 @@ pub fn to_proto_recorded(recorded: &Recorded) -> proto::TrackUsageResponse {
 }
 
 /// What became of one event of a batch.
-pub fn to_proto_result<E: ServiceError>(result: &Result<Recorded, E>) -> proto::TrackUsageResult {
+pub fn to_proto_result(result: &Result<Recorded, Error>) -> proto::TrackUsageResult {
     use proto::track_usage_result::Outcome;
     let outcome = match result {
         Ok(recorded) => Outcome::Recorded(to_proto_recorded(recorded)),
@@ -143,8 +162,13 @@ pub fn to_proto_result<E: ServiceError>(result: &Result<Recorded, E>) -> proto::
                 .unwrap_or_default(),
         }),
     };
+    let refused_slice_ids = match result {
+        Err(Error::SlicesRefused { slices }) => slices.iter().map(slice_bytes).collect(),
+        _ => Vec::new(),
+    };
     proto::TrackUsageResult {
         outcome: Some(outcome),
+        refused_slice_ids,
     }
 }
 
@@ -285,10 +309,13 @@ pub fn to_proto_totals(totals: LedgerTotals) -> proto::GetLedgerTotalsResponse {
         direct_amount: total.direct.get(),
         events: total.events,
         rollup_amount: total.rollup.get(),
+        returned_amount: total.returned.get(),
+        charged_amount: total.charged.get(),
     });
     proto::GetLedgerTotalsResponse {
         totals: lines.collect(),
         rollup_lag_events: totals.rollup_lag_events,
+        ledger_snapshot: totals.ledger_snapshot,
     }
 }
 
@@ -334,9 +361,13 @@ pub fn to_proto_recorded_event(recorded: RecordedEvent) -> proto::RecordedEvent 
             origin: match event.origin {
                 Origin::Direct => proto::Origin::Direct.into(),
                 Origin::Decision => proto::Origin::Decision.into(),
+                Origin::Return => proto::Origin::Return.into(),
+                Origin::Denial => proto::Origin::Denial.into(),
             },
+            charges: Vec::new(),
         }),
         record_time: Some(to_proto_time(recorded.recorded_at)),
+        charged_amount: recorded.charged.get(),
     }
 }
 
@@ -447,18 +478,19 @@ mod tests {
     }
 
     #[test]
-    fn only_a_decision_may_come_from_a_decision_s_source() {
-        let event = |origin: proto::Origin| proto::UsageEvent {
-            account_id: "acme".into(),
-            event_id: "e-1".into(),
-            source: "decision:app".into(),
-            metric: "api.requests".into(),
-            amount: 1,
-            origin: origin.into(),
-            ..proto::UsageEvent::default()
-        };
-        let direct = from_proto_event(event(proto::Origin::Direct), "app", false);
-        assert_eq!(direct.expect_err("not a decision").first_field(), Some("source"));
-        assert!(from_proto_event(event(proto::Origin::Decision), "quota", false).is_ok());
+    fn what_quota_records_has_sources_of_its_own() {
+        for source in ["decision:app", "hold:app", "record:app", "return:app"] {
+            let event = || proto::UsageEvent {
+                account_id: "acme".into(),
+                event_id: "e-1".into(),
+                source: source.into(),
+                metric: "api.requests".into(),
+                amount: 1,
+                ..proto::UsageEvent::default()
+            };
+            let refused = from_proto_event(event(), "app", false, false);
+            assert_eq!(refused.expect_err("not quota").first_field(), Some("source"));
+            assert!(from_proto_event(event(), "quota", true, false).is_ok());
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! Why usage refuses.
 
 use octroi_core::{
-    AccountId, ErrorKind, FieldViolation, MetricSlug, ServiceError, Violations, event_time::EVENT_TIME_RULE,
+    AccountId, ErrorKind, FieldViolation, MetricSlug, ServiceError, SliceId, Violations,
+    event_time::EVENT_TIME_RULE,
 };
 use octroi_kit::{db::DatabaseError, directory::DirectoryError, page::InvalidPageToken};
 use octroi_proto::errors::v1::ErrorReason;
@@ -62,8 +63,20 @@ pub enum Error {
     /// Another event of the same all-or-nothing batch stands in the way.
     #[error("another event of the batch stands in the way, so nothing of the batch was recorded")]
     BatchRefused,
-    /// Only the quota service records decisions.
-    #[error("only the quota service records decisions")]
+    /// Slices that are to pay for the event do not.
+    #[error("a slice of the limit is sealed or has no room")]
+    SlicesRefused {
+        /// Which.
+        slices: Vec<SliceId>,
+    },
+    /// The request was denied before.
+    #[error("the request was denied before, and is not recorded any more")]
+    RequestDenied,
+    /// More was to be given back than is held.
+    #[error("more would be given back than the account holds")]
+    LevelBelowZero,
+    /// Only the quota service records decisions and charges slices.
+    #[error("only the quota service records decisions, returns and denials, and charges slices")]
     DecisionForbidden,
     /// More than one process can hold waits for its commit.
     #[error("the ledger has more events waiting than it can hold")]
@@ -122,7 +135,10 @@ impl ServiceError for Error {
             Self::EventIdReused { .. } => ErrorKind::AlreadyExists,
             Self::DecisionForbidden => ErrorKind::Forbidden,
             Self::Overloaded => ErrorKind::OverLimit,
-            Self::VersionStale { .. } | Self::BatchRefused => ErrorKind::Conflict,
+            Self::VersionStale { .. } | Self::BatchRefused | Self::SlicesRefused { .. } => {
+                ErrorKind::Conflict
+            }
+            Self::RequestDenied | Self::LevelBelowZero => ErrorKind::Precondition,
         }
     }
 
@@ -138,6 +154,9 @@ impl ServiceError for Error {
             Self::EventTimeOutOfRange { .. } => ErrorReason::EventTimeOutOfRange.name(),
             Self::EventIdReused { .. } => ErrorReason::EventIdReused.name(),
             Self::BatchRefused => ErrorReason::BatchRefused.name(),
+            Self::SlicesRefused { .. } => ErrorReason::SliceRefused.name(),
+            Self::RequestDenied => ErrorReason::RequestDenied.name(),
+            Self::LevelBelowZero => ErrorReason::LevelBelowZero.name(),
             Self::DecisionForbidden => ErrorReason::CallerForbidden.name(),
             Self::Overloaded => ErrorReason::Overloaded.name(),
             Self::VersionStale { .. } => ErrorReason::VersionStale.name(),
@@ -168,6 +187,9 @@ impl ServiceError for Error {
             }
             Self::EventTimeOutOfRange { .. }
             | Self::BatchRefused
+            | Self::SlicesRefused { .. }
+            | Self::RequestDenied
+            | Self::LevelBelowZero
             | Self::DecisionForbidden
             | Self::Overloaded
             | Self::SumOutOfRange => Vec::new(),
@@ -188,6 +210,12 @@ impl ServiceError for Error {
             }
             Self::EventTimeOutOfRange { field } => {
                 vec![FieldViolation::new(field, EVENT_TIME_RULE)]
+            }
+            Self::LevelBelowZero => {
+                vec![FieldViolation::new(
+                    "amount",
+                    "must not be more than the account holds",
+                )]
             }
             _ => Vec::new(),
         }

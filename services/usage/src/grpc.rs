@@ -1,6 +1,6 @@
 //! The gRPC side: reads a request, calls the service, writes the answer.
 
-use octroi_core::{AccountId, MetricSlug, Violations};
+use octroi_core::{AccountId, MetricSlug, Units, Violations};
 use octroi_kit::{
     auth::{self, Caller, Role},
     page::{PageTokens, page_size},
@@ -39,8 +39,9 @@ fn refused(error: impl Into<Error>) -> Status {
 
 /// Reads one event and checks who may say what it says. Fields are named as they stand in the event.
 fn read_event(event: proto::UsageEvent, caller: &Caller, backfill: bool) -> Result<Event, Error> {
-    let event = convert::from_proto_event(event, &caller.name, backfill)?;
-    if event.origin == Origin::Decision && caller.role != Role::Quota {
+    let event = convert::from_proto_event(event, &caller.name, caller.role == Role::Quota, backfill)?;
+    let of_quota = event.origin != Origin::Direct || !event.charges.is_empty();
+    if of_quota && caller.role != Role::Quota {
         return Err(Error::DecisionForbidden);
     }
     Ok(event)
@@ -199,6 +200,17 @@ impl UsageService for Handler {
         Ok(Response::new(proto::ListUsageEventsResponse {
             events,
             next_page_token,
+        }))
+    }
+
+    async fn seal_slices(
+        &self,
+        request: Request<proto::SealSlicesRequest>,
+    ) -> Result<Response<proto::SealSlicesResponse>, Status> {
+        let slices = convert::from_proto_seal(request.get_ref()).map_err(refused)?;
+        let charged = self.service.seal_slices(slices).await.map_err(refused)?;
+        Ok(Response::new(proto::SealSlicesResponse {
+            charged_amounts: charged.into_iter().map(Units::get).collect(),
         }))
     }
 

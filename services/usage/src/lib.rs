@@ -12,7 +12,7 @@ mod store;
 use std::time::Duration;
 
 use octroi_kit::{
-    component::{Component, Context, Grpc},
+    component::{Component, Context, Grpc, Task},
     db::Db,
     directory::Directory,
     grpc::BATCH_BYTES_MAX,
@@ -43,12 +43,16 @@ pub async fn component(context: &Context) -> anyhow::Result<Component> {
     let wake = Wake::default();
     let directory = Directory::new(context.links.to("account", NAME)?);
     let service = service::Service::new(&db, directory, &wake, &config.ledger);
+    let prune = service.clone();
     let pages = PageTokens::new(&context.auth.derived_key("usage pages"));
     let server = UsageServiceServer::new(grpc::Handler::new(service, pages))
         .max_decoding_message_size(BATCH_BYTES_MAX);
 
     let mut component = Component::new(NAME).with_schema(context, &db, &MIGRATOR, &wake);
     component.consumers.push(consumer::rollup(&db, &wake));
+    component
+        .tasks
+        .push(Task::new("slices", move |stop| prune.prune_slices(stop)));
     component.grpc = Some(Grpc {
         service_name: SERVICE_NAME,
         routes: Routes::new(server),

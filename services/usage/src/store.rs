@@ -3,15 +3,17 @@
 mod catalog;
 mod ledger;
 mod rollups;
+mod spends;
 mod totals;
 
 use octroi_core::Units;
 use octroi_kit::db::corrupt;
 
 pub use self::{
-    catalog::{list_metrics, update_catalog},
-    ledger::{delete_events, find_event, insert_events, list_events, list_known},
+    catalog::{Counting, list_metrics, update_catalog},
+    ledger::{current_transaction, delete_events, find_event, insert_events, list_events, list_known},
     rollups::{Increment, add_to_rollups, count_rollup_lag, sum_buckets},
+    spends::{ToSeal, charge_sums, correct_spends, delete_ended_slices, seal_slices},
     totals::sum_ledger,
 };
 use crate::error::Error;

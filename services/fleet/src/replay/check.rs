@@ -157,6 +157,7 @@ async fn consume(fleet: &Fleet, entry: &Entry, request_id: String) -> Tally {
         request_id,
         event_time: Some(to_proto_time(entry.at)),
         backfill: true,
+        repeat: false,
     };
     let answer = fleet
         .call_telling(|link| {

@@ -108,6 +108,7 @@ impl Sender<'_> {
                 event_time: Some(to_proto_time(entry.at)),
                 properties: HashMap::new(),
                 origin: Origin::Direct.into(),
+                charges: Vec::new(),
             };
             self.batch.0.push((entry.line, event));
         }

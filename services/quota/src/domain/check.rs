@@ -50,6 +50,8 @@ pub struct Check {
     pub event_at: Option<Timestamp>,
     /// Whether that may lie any time back.
     pub backfill: bool,
+    /// Whether an earlier attempt of the request may have been answered.
+    pub repeat: bool,
 }
 
 impl Check {
@@ -171,6 +173,7 @@ mod tests {
             mode: Mode::Peek,
             event_at: None,
             backfill: false,
+            repeat: false,
         }
     }
 

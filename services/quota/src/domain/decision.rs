@@ -6,20 +6,20 @@ use serde::{Deserialize, Serialize};
 
 use super::limits::{EffectiveLimit, hard_max};
 
-/// What was taken from one window.
+/// Where an account stands in one window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Level {
-    /// By decisions that allowed it.
-    pub decided: Units,
-    /// Recorded after the fact.
-    pub direct: Units,
+    /// What was used.
+    pub used: Units,
+    /// What holds have.
+    pub held: Units,
 }
 
 impl Level {
     /// All of it; what would pass 2^53 − 1 is 2^53 − 1.
     #[must_use]
     pub fn taken(self) -> Units {
-        self.decided.checked_add(self.direct).unwrap_or(Units::MAX)
+        self.used.checked_add(self.held).unwrap_or(Units::MAX)
     }
 
     /// Whether `amount` more fits under `max`, and under what can be counted at all.
@@ -69,6 +69,19 @@ pub enum DenialReason {
     QuotaExceeded,
     /// A required feature is not part of the plan.
     SubscriptionRequired,
+    /// Only holds stand in the way.
+    Held,
+}
+
+/// What became of the amounts that a check asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// Nothing was to be taken.
+    Looked,
+    /// They were taken, and the levels have them.
+    Took,
+    /// Some window did not give them.
+    Refused,
 }
 
 /// Where the account stands at one limit.
@@ -80,8 +93,10 @@ pub struct LimitStatus {
     pub period: Period,
     /// The limit in force.
     pub limit: Units,
-    /// What was taken.
+    /// What was used.
     pub used: Units,
+    /// What holds have.
+    pub held: Units,
     /// What may still be taken.
     pub remaining: Units,
     /// The window's first instant.
@@ -125,13 +140,14 @@ pub struct Decision {
 #[must_use]
 pub fn status(asked: &Asked, level: Level, would_deny: bool) -> LimitStatus {
     let limit = &asked.effective.limit;
-    let used = level.taken();
+    let used = level.used;
     LimitStatus {
         metric: limit.metric.clone(),
         period: limit.period,
         limit: limit.amount,
         used,
-        remaining: limit.amount.saturating_sub(used),
+        held: level.held,
+        remaining: limit.amount.saturating_sub(level.taken()),
         start: asked.window.start,
         end: asked.window.is_bounded().then_some(asked.window.end),
         mode: limit.mode,
@@ -141,38 +157,86 @@ pub fn status(asked: &Asked, level: Level, would_deny: bool) -> LimitStatus {
     }
 }
 
-/// Answers a check. `levels` are what the windows hold: with the amounts where `took`, without where not.
+/// Answers a check. `levels` are where the account stands: with the amounts where they were taken, without where
+/// not.
 ///
 /// Allowed where every window that is not a SHADOW has room for its amount. The binding limit is the one
 /// whose window ends last among those without room, because waiting for an earlier end would not help.
 #[must_use]
-pub fn decide(id: String, asked: &[Asked], levels: &[Level], took: bool, now: Timestamp) -> Decision {
+pub fn decide(id: String, asked: &[Asked], levels: &[Level], attempt: Attempt, now: Timestamp) -> Decision {
+    let took = attempt == Attempt::Took;
     let mut limits = Vec::with_capacity(asked.len());
-    let mut binding: Option<(usize, Timestamp)> = None;
-    for (index, (one, level)) in asked.iter().zip(levels).enumerate() {
-        let full = !took && !level.has_room_for(one.amount, one.max());
-        if full && binding.is_none_or(|(_, end)| one.window.end > end) {
-            binding = Some((index, one.window.end));
-        }
+    for (one, level) in asked.iter().zip(levels) {
         limits.push(status(one, *level, would_deny(one, *level, took)));
     }
-    let helps = (asked.iter().zip(levels))
-        .all(|(one, level)| one.ever_fits() || level.has_room_for(one.amount, one.max()));
+    let binding = if took {
+        None
+    } else {
+        binding_limit(asked, levels, attempt)
+    };
     let wait = binding
-        .map(|(_, end)| end)
-        .filter(|end| helps && *end != Timestamp::MAX);
+        .and_then(|index| asked.get(index))
+        .map(|one| one.window.end)
+        .filter(|end| *end != Timestamp::MAX && waiting_helps(asked, levels));
     Decision {
         id,
         allowed: binding.is_none(),
-        reason: binding.map(|_| DenialReason::QuotaExceeded),
+        reason: binding.map(|_| denial_reason(asked, levels)),
         limits,
-        binding_limit: binding.map(|(index, _)| index),
+        binding_limit: binding,
         retry_after: wait
             .map(|end| end.duration_since(now))
             .filter(|wait| wait.is_positive()),
         missing_features: Vec::new(),
         degraded: false,
         repeated_request: false,
+    }
+}
+
+fn binding_limit(asked: &[Asked], levels: &[Level], attempt: Attempt) -> Option<usize> {
+    let full = |(one, level): (&Asked, &Level)| !level.has_room_for(one.amount, one.max());
+    let pairs = || asked.iter().zip(levels).enumerate();
+    let mut binding: Option<(usize, Timestamp)> = None;
+    for (index, (one, level)) in pairs() {
+        if full((one, level)) && binding.is_none_or(|(_, end)| one.window.end > end) {
+            binding = Some((index, one.window.end));
+        }
+    }
+    // What was refused a moment ago may be free again; the refusal stands.
+    let least = || {
+        let limited = pairs().filter_map(|(index, (one, level))| {
+            let max = one.max()?;
+            Some((max.saturating_sub(level.taken()), index))
+        });
+        limited.min().map(|(_, index)| index)
+    };
+    match (binding, attempt) {
+        (Some((index, _)), _) => Some(index),
+        (None, Attempt::Refused) => Some(least().unwrap_or_default()),
+        (None, Attempt::Looked | Attempt::Took) => None,
+    }
+}
+
+/// Whether the amounts would fit once the windows that are full have ended.
+fn waiting_helps(asked: &[Asked], levels: &[Level]) -> bool {
+    (asked.iter().zip(levels))
+        .all(|(one, level)| one.ever_fits() || level.has_room_for(one.amount, one.max()))
+}
+
+/// HELD where every amount would fit beside what was used, were it not for holds.
+fn denial_reason(asked: &[Asked], levels: &[Level]) -> DenialReason {
+    let without_holds = |(one, level): (&Asked, &Level)| {
+        let used = Level {
+            held: Units::ZERO,
+            ..*level
+        };
+        used.has_room_for(one.amount, one.max())
+    };
+    let any_held = levels.iter().any(|level| level.held > Units::ZERO);
+    if any_held && asked.iter().zip(levels).all(without_holds) {
+        DenialReason::Held
+    } else {
+        DenialReason::QuotaExceeded
     }
 }
 
@@ -243,6 +307,8 @@ mod tests {
             effective: EffectiveLimit {
                 limit,
                 stage_factor_percent: 100,
+                plan_amount: units(1),
+                replaced_by: None,
             },
             window: Window {
                 start: at("2026-03-01T00:00:00Z"),
@@ -257,11 +323,17 @@ mod tests {
         let levels: Vec<Level> = taken
             .iter()
             .map(|taken| Level {
-                decided: units(*taken),
-                direct: Units::ZERO,
+                used: units(*taken),
+                held: Units::ZERO,
             })
             .collect();
-        let decision = decide("d".into(), asked, &levels, false, at("2026-03-01T10:30:00Z"));
+        let decision = decide(
+            "d".into(),
+            asked,
+            &levels,
+            Attempt::Looked,
+            at("2026-03-01T10:30:00Z"),
+        );
         assert_eq!((decision.allowed, decision.binding_limit), (allowed, binding));
         decision
     }
@@ -328,6 +400,33 @@ mod tests {
         let day = asked(LimitMode::Hard, None, Period::Day, 100, 11);
         let denied = check(&[hour, day], &[0, 95], false, Some(1));
         assert_eq!(denied.retry_after, None);
+    }
+
+    #[test]
+    fn the_reason_is_held_where_only_holds_stand_in_the_way() {
+        let now = at("2026-03-01T10:30:00Z");
+        for (used, held, reason) in [
+            (5, 4, Some(DenialReason::Held)),
+            (9, 1, Some(DenialReason::QuotaExceeded)),
+            (5, 3, None),
+        ] {
+            let level = Level {
+                used: units(used),
+                held: units(held),
+            };
+            let hour = asked(LimitMode::Hard, None, Period::Hour, 10, 2);
+            let decision = decide("d".into(), &[hour], &[level], Attempt::Looked, now);
+            assert_eq!(decision.reason, reason, "{used} {held}");
+            assert_eq!(decision.limits[0].remaining, units(10 - used - held));
+        }
+    }
+
+    #[test]
+    fn what_was_refused_stays_refused_though_there_is_room_again() {
+        let hour = asked(LimitMode::Hard, None, Period::Hour, 10, 2);
+        let now = at("2026-03-01T10:30:00Z");
+        let denied = decide("d".into(), &[hour], &[Level::default()], Attempt::Refused, now);
+        assert_eq!((denied.allowed, denied.binding_limit), (false, Some(0)));
     }
 
     #[test]

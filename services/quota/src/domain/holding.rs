@@ -2,13 +2,12 @@
 
 use std::collections::HashMap;
 
-use jiff::{Timestamp, tz::TimeZone};
-use octroi_core::{
-    Anchor, Entitlements, FeaturePlans, FeatureSlug, Metric, MetricSlug, Stage, period::window_containing,
-};
+use jiff::Timestamp;
+use octroi_core::{Entitlements, FeaturePlans, FeatureSlug, Metric, MetricSlug, Stage};
 
 use super::{
-    limits::{EffectiveLimit, StageRules, effective_limits},
+    calendar::Calendar,
+    limits::{EffectiveLimit, Overrides, StageRules, effective_limits},
     window::WindowKey,
 };
 
@@ -52,6 +51,28 @@ pub struct AccountEntitlements {
     pub stage: Stage,
 }
 
+/// Which state of an account's limits something was made from. Each change of what it depends on makes another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Revision {
+    /// Of the account: entitlements, overrides, stage, calendar. 0 where nothing was ever set.
+    pub account: u64,
+    /// Of the catalog.
+    pub catalog: u64,
+}
+
+/// What quota keeps of an account.
+#[derive(Clone, Debug)]
+pub struct AccountState {
+    /// Grows with every change.
+    pub revision: u64,
+    /// Its windows.
+    pub calendar: Calendar,
+    /// What billing pushed.
+    pub pushed: Option<AccountEntitlements>,
+    /// What replaces amounts of the plan.
+    pub overrides: Overrides,
+}
+
 /// What holds for one account.
 #[derive(Clone, Debug)]
 pub struct AccountLimits {
@@ -63,43 +84,34 @@ pub struct AccountLimits {
     pub stage: Stage,
     /// The limits in force, by metric and period.
     pub limits: Vec<EffectiveLimit>,
-    /// From where MONTH windows are counted.
-    pub anchor: Anchor,
-    /// The zone of HOUR and DAY windows.
-    pub zone: TimeZone,
+    /// Where windows begin and end.
+    pub calendar: Calendar,
+    /// Which state of the account this is.
+    pub revision: Revision,
 }
 
 impl AccountLimits {
-    /// What holds, given what was pushed; the catalog's default plan where nothing was.
+    /// What holds at `now`; the catalog's default plan where nothing was pushed.
     #[must_use]
-    pub fn new(pushed: Option<AccountEntitlements>, catalog: &Catalog, zone: &TimeZone) -> Self {
-        let (entitlements, version, stage, anchor) = match pushed {
-            Some(pushed) => (
-                pushed.entitlements,
-                pushed.version,
-                pushed.stage,
-                Anchor::at(pushed.anchor_at, zone),
-            ),
-            None => (
-                catalog.default_entitlements.clone(),
-                0,
-                Stage::Current,
-                Anchor::FIRST_OF_MONTH,
-            ),
-        };
+    pub fn new(state: &AccountState, catalog: &Catalog, now: Timestamp) -> Self {
+        let pushed = state.pushed.as_ref();
+        let entitlements = pushed.map_or(&catalog.default_entitlements, |pushed| &pushed.entitlements);
+        let stage = pushed.map_or(Stage::Current, |pushed| pushed.stage);
         let rules = StageRules {
             metrics: &catalog.metrics,
             default_entitlements: &catalog.default_entitlements,
             restricted_percent: catalog.restricted_percent,
         };
-        let limits = effective_limits(&entitlements, stage, rules);
         Self {
-            entitlements,
-            version,
+            limits: effective_limits(entitlements, &state.overrides, stage, rules, now),
+            entitlements: entitlements.clone(),
+            version: pushed.map_or(0, |pushed| pushed.version),
             stage,
-            limits,
-            anchor,
-            zone: zone.clone(),
+            calendar: state.calendar.clone(),
+            revision: Revision {
+                account: state.revision,
+                catalog: catalog.version,
+            },
         }
     }
 
@@ -114,11 +126,7 @@ impl AccountLimits {
     #[must_use]
     pub fn window_key(&self, limit: &EffectiveLimit, at: Timestamp) -> WindowKey {
         let period = limit.limit.period;
-        WindowKey::new(
-            &limit.limit.metric,
-            period,
-            window_containing(period, at, &self.zone, self.anchor),
-        )
+        WindowKey::new(&limit.limit.metric, period, self.calendar.window(period, at))
     }
 
     /// Whether the plan has the feature.

@@ -2,16 +2,43 @@
 
 use std::collections::HashMap;
 
-use octroi_core::{Entitlements, Limit, Metric, MetricSlug, Stage, Units};
+use jiff::Timestamp;
+use octroi_core::{Entitlements, Limit, Metric, MetricSlug, Period, Stage, Units};
 
 /// A limit as it holds now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EffectiveLimit {
     /// The limit; its amount is what the stage leaves.
     pub limit: Limit,
-    /// The share of the plan's amount that the stage leaves, in percent.
+    /// The share of the amount that the stage leaves, in percent.
     pub stage_factor_percent: u32,
+    /// The amount in the plan.
+    pub plan_amount: Units,
+    /// What replaces that amount, where something does.
+    pub replaced_by: Option<LimitOverride>,
 }
+
+/// What replaces the amount of one of a plan's limits for one account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LimitOverride {
+    /// The amount.
+    pub amount: Units,
+    /// Until when it holds; none until it is cleared.
+    pub expires_at: Option<Timestamp>,
+    /// Why, for people.
+    pub note: String,
+}
+
+impl LimitOverride {
+    /// Whether it holds at `now`.
+    #[must_use]
+    pub fn holds(&self, now: Timestamp) -> bool {
+        self.expires_at.is_none_or(|expires_at| now < expires_at)
+    }
+}
+
+/// The overrides of an account, by metric and period.
+pub type Overrides = HashMap<(MetricSlug, Period), LimitOverride>;
 
 /// What the rules about stages depend on.
 #[derive(Clone, Copy, Debug)]
@@ -24,12 +51,14 @@ pub struct StageRules<'a> {
     pub restricted_percent: u32,
 }
 
-/// The limits that hold in `stage`. A stage never takes back what is used: it lowers what may still be taken.
+/// The limits that hold in `stage` at `now`. A stage never takes back what is used: it lowers what may still be taken.
 #[must_use]
 pub fn effective_limits(
     entitlements: &Entitlements,
+    overrides: &Overrides,
     stage: Stage,
     rules: StageRules<'_>,
+    now: Timestamp,
 ) -> Vec<EffectiveLimit> {
     let entitlements = if stage == Stage::Suspended {
         rules.default_entitlements
@@ -41,7 +70,10 @@ pub fn effective_limits(
         .iter()
         .map(|limit| {
             let percent = stage_factor_percent(&limit.metric, stage, rules);
-            let amount = limit.amount.percent(percent);
+            let replaced_by = overrides.get(&(limit.metric.clone(), limit.period));
+            let replaced_by = replaced_by.filter(|one| one.holds(now)).cloned();
+            let amount = (replaced_by.as_ref()).map_or(limit.amount, |one| one.amount);
+            let amount = amount.percent(percent);
             let ceiling = limit.ceiling.map(|ceiling| ceiling.percent(percent));
             EffectiveLimit {
                 limit: Limit {
@@ -50,6 +82,8 @@ pub fn effective_limits(
                     ..limit.clone()
                 },
                 stage_factor_percent: percent,
+                plan_amount: limit.amount,
+                replaced_by,
             }
         })
         .collect();
@@ -133,7 +167,8 @@ mod tests {
             default_entitlements: &default_entitlements,
             restricted_percent: 50,
         };
-        let limits = effective_limits(&plan("pro", 101), stage, rules);
+        let none = Overrides::new();
+        let limits = effective_limits(&plan("pro", 101), &none, stage, rules, Timestamp::UNIX_EPOCH);
         let amounts: Vec<u64> = limits.iter().map(|limit| limit.limit.amount.get()).collect();
         assert_eq!(amounts, [requests, notes], "{stage:?}");
     }

@@ -1,8 +1,14 @@
-//! The rules of quota, without I/O: which limits hold, what a check is answered, when people are told.
+//! The rules of quota, without I/O: which limits hold, where windows begin and end, how limits are carved and
+//! spent, what a check is answered, when people are told.
 
+pub mod calendar;
+pub mod carve;
 pub mod check;
 pub mod decision;
+pub mod hold;
 pub mod holding;
 pub mod limits;
+pub mod slice;
 pub mod thresholds;
+pub mod wallet;
 pub mod window;

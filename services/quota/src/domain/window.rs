@@ -5,7 +5,7 @@ use octroi_core::{MetricSlug, Period, Window};
 use serde::{Deserialize, Serialize};
 
 /// One window of one account.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct WindowKey {
     /// The metric.
     pub metric: MetricSlug,

@@ -1,18 +1,27 @@
-//! `ApplyEntitlements` and `ApplyCatalog`: billing says what holds.
+//! `ApplyEntitlements` and `ApplyCatalog`: billing says what holds. And the account's zone, which its windows follow.
 
-use octroi_core::AccountId;
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+use octroi_core::{AccountId, Anchor};
 use octroi_kit::db::{Scope, lock_catalog_version};
 use sqlx::PgConnection;
 
 use super::Service;
 use crate::{
-    domain::holding::{AccountEntitlements, Catalog},
+    domain::{
+        calendar::{Calendar, Segment},
+        holding::{AccountEntitlements, Catalog},
+    },
     error::Error,
     store,
 };
 
+/// How far back a billing period may have begun that ends the MONTH window of that time; one that began before
+/// ends it now.
+const BEGAN_LATELY: SignedDuration = SignedDuration::from_hours(24);
+
 impl Service {
-    /// Sets what an account is entitled to. The same version again changes nothing.
+    /// Sets what an account is entitled to. The same version again changes nothing. It holds for every replica
+    /// before the answer.
     ///
     /// # Errors
     /// [`Error::VersionStale`] where a newer one was applied.
@@ -21,14 +30,24 @@ impl Service {
         account: AccountId,
         given: AccountEntitlements,
     ) -> Result<u64, Error> {
+        let (of, now) = (account.clone(), self.db.clock().now());
         let version = self
             .db
             .transaction(Scope::AllAccounts, move |connection| {
-                Box::pin(async move { apply_entitlements(connection, &account, &given).await })
+                Box::pin(async move { apply_entitlements(connection, &of, &given, now).await })
             })
             .await?;
-        self.holdings.forget();
+        self.changed(&account).await;
         Ok(version)
+    }
+
+    /// Lets what was changed of an account act at once, here and in other replicas. Where that does not succeed,
+    /// each replica finds the change by itself within a second.
+    pub(super) async fn changed(&self, account: &AccountId) {
+        self.holdings.forget(account);
+        if let Err(error) = self.escrow.settle_account(account).await {
+            tracing::warn!(error = %error, "slices of the limits of before are settled by their replicas");
+        }
     }
 
     /// Sets metrics and the default plan. The same version again changes nothing.
@@ -40,6 +59,7 @@ impl Service {
             .db
             .transaction(Scope::AllAccounts, move |connection| {
                 Box::pin(async move {
+                    store::close_all_gates(connection).await?;
                     let current = lock_catalog_version(connection).await?;
                     if current > catalog.version {
                         return Err(Error::VersionStale {
@@ -54,7 +74,7 @@ impl Service {
                 })
             })
             .await?;
-        self.holdings.forget();
+        self.holdings.forget_all();
         Ok(version)
     }
 }
@@ -67,7 +87,10 @@ pub(crate) async fn apply_entitlements(
     connection: &mut PgConnection,
     account: &AccountId,
     given: &AccountEntitlements,
+    now: Timestamp,
 ) -> Result<u64, Error> {
+    store::close_gate(connection, account).await?;
+    let before = store::find_entitlements(connection, account).await?;
     let current = store::upsert_entitlements(connection, account, given).await?;
     if current > given.version {
         return Err(Error::VersionStale {
@@ -75,5 +98,80 @@ pub(crate) async fn apply_entitlements(
             current,
         });
     }
+    if before.is_some_and(|before| before.version == given.version) {
+        return Ok(current);
+    }
+    let calendar = store::lock_calendar(connection, account).await?;
+    let calendar = calendar.and_then(|calendar| with_anchor(&calendar, given.anchor_at, now));
+    if let Some(calendar) = &calendar {
+        store::end_months(connection, account, calendar.last().from).await?;
+    }
+    store::update_state(connection, account, calendar.as_ref(), now).await?;
     Ok(current)
+}
+
+/// The calendar with a billing period that began at `anchor_at`; none where it has that period already.
+fn with_anchor(calendar: &Calendar, anchor_at: Timestamp, now: Timestamp) -> Option<Calendar> {
+    let zone = calendar.last().zone.clone();
+    let anchor = Anchor::at(anchor_at, &zone);
+    if calendar.last().anchor == anchor {
+        return None;
+    }
+    let lately = now.duration_since(anchor_at) < BEGAN_LATELY;
+    Some(calendar.with(Segment {
+        from: if lately { anchor_at } else { now },
+        zone,
+        anchor,
+        cuts_month: true,
+    }))
+}
+
+/// Lets the windows of an account follow another zone from the end of those that run.
+///
+/// # Errors
+/// [`Error::Database`].
+pub(crate) async fn change_zone(
+    connection: &mut PgConnection,
+    account: &AccountId,
+    zone: &TimeZone,
+    now: Timestamp,
+) -> Result<(), Error> {
+    store::close_gate(connection, account).await?;
+    let pushed = store::find_entitlements(connection, account).await?;
+    let anchor = pushed.map(|pushed| Anchor::at(pushed.anchor_at, zone));
+    let calendar = match store::lock_calendar(connection, account).await? {
+        Some(calendar) if calendar.last().zone == *zone => return Ok(()),
+        Some(calendar) => calendar.with(Segment {
+            from: now,
+            zone: zone.clone(),
+            anchor: anchor.unwrap_or(calendar.last().anchor),
+            cuts_month: false,
+        }),
+        None => Calendar::new(zone.clone(), anchor.unwrap_or(Anchor::FIRST_OF_MONTH)),
+    };
+    store::update_state(connection, account, Some(&calendar), now).await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::ToSpan as _;
+    use octroi_core::Period;
+
+    use super::*;
+
+    #[test]
+    fn a_period_that_began_lately_ends_the_month_where_it_began_and_one_of_long_ago_ends_it_now() {
+        let now: Timestamp = "2026-03-10T12:00:00Z".parse().expect("an instant");
+        let calendar = Calendar::new(TimeZone::UTC, Anchor::FIRST_OF_MONTH);
+        for (began, cut) in [
+            (now - 1.hour(), now - 1.hour()),
+            (now + 1.hour(), now + 1.hour()),
+            (now - 200.hours(), now),
+        ] {
+            let changed = with_anchor(&calendar, began, now).expect("another anchor");
+            assert_eq!(changed.window(Period::Month, cut).start, cut);
+            assert_eq!(with_anchor(&changed, began, now), None, "the same period again");
+        }
+    }
 }

@@ -1,25 +1,34 @@
 //! `CheckQuota`: may this account do this now?
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
-use octroi_kit::db::DatabaseError;
+use octroi_core::{Charge, FeaturePlans, SliceId};
+use octroi_kit::db::{DatabaseError, joined};
 use serde::{Deserialize, Serialize};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::{
     Service,
-    ledger::{Recording, refuses_for_good},
-    levels::cold_again,
+    ledger::{Recording, Request, surely_not_recorded},
 };
 use crate::{
-    counters::{Ask, Mark, Receipt, RequestKey, Taken},
+    answers::RequestKey,
     domain::{
         check::{Check, Mode},
-        decision::{Asked, Decision, Level, decide, deny_for_features, may_go_without_counters},
+        decision::{Asked, Attempt, Decision, Level, decide, deny_for_features, may_go_without_counters},
+        holding::AccountLimits,
         window::WindowKey,
     },
     error::Error,
+    escrow::{Need, Taken},
 };
+
+/// How often a request is decided anew because the limits changed or slices were sealed meanwhile.
+const TRIES_MAX: u32 = 16;
+/// How old what a look answers may be, in milliseconds.
+const LOOK_FRESH_MS: i64 = 500;
 
 /// A decision with what it was made of, as it is remembered for repeats.
 #[derive(Deserialize, Serialize)]
@@ -28,40 +37,53 @@ struct Answer {
     decision: Decision,
 }
 
-/// A check with its limits and windows.
-struct Question {
-    id: String,
-    check: Check,
+/// A check with its limits and windows, as they are at one instant.
+pub(super) struct Question {
+    pub(super) id: String,
+    pub(super) limits: Arc<AccountLimits>,
     /// The instant that decides in which windows it counts.
-    at: Timestamp,
-    now: Timestamp,
-    asked: Vec<Asked>,
-    keys: Vec<WindowKey>,
+    pub(super) at: Timestamp,
+    pub(super) now: Timestamp,
+    pub(super) asked: Vec<Asked>,
+    pub(super) needs: Vec<Need>,
+    pub(super) missing_features: Vec<FeaturePlans>,
 }
 
 impl Question {
-    fn decide(&self, levels: &[Level], took: bool) -> Decision {
-        decide(self.id.clone(), &self.asked, levels, took, self.now)
+    pub(super) fn decide(&self, levels: &[Level], attempt: Attempt) -> Decision {
+        if self.missing_features.is_empty() {
+            return decide(self.id.clone(), &self.asked, levels, attempt, self.now);
+        }
+        deny_for_features(
+            self.id.clone(),
+            &self.asked,
+            levels,
+            self.missing_features.clone(),
+        )
     }
 
-    /// What is answered where the counters are away, if every limit's policy is to allow.
+    pub(super) fn keys(&self) -> Vec<WindowKey> {
+        let windows = self.needs.iter().flat_map(|need| &need.windows);
+        windows.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// What is answered where the limits cannot be reached, if the policy of every one is to allow.
     fn decide_without_counters(&self) -> Option<Decision> {
         may_go_without_counters(&self.asked).then(|| {
             metrics::counter!("octroi_quota_degraded_total").increment(1);
             Decision {
                 degraded: true,
-                ..self.decide(&vec![Level::default(); self.asked.len()], true)
+                ..self.decide(&vec![Level::default(); self.asked.len()], Attempt::Took)
             }
         })
     }
 }
 
-/// What one attempt of a request takes from the counters and records in the ledger.
-#[derive(Clone, Debug)]
-pub(super) struct Consumption {
-    pub(super) check: Check,
-    pub(super) mark: Mark,
-    pub(super) receipt: Receipt,
+fn repeated(decision: Decision) -> Decision {
+    Decision {
+        repeated_request: true,
+        ..decision
+    }
 }
 
 impl Service {
@@ -71,6 +93,20 @@ impl Service {
     /// # Errors
     /// [`Error`] where it cannot be decided; a denial is none.
     pub async fn check_quota(&self, check: Check, caller: &str) -> Result<Decision, Error> {
+        let Mode::Consume(request) = &check.mode else {
+            let question = self.question(&check, Uuid::new_v4().simple().to_string()).await?;
+            return self.peek(&check, &question).await;
+        };
+        let key = RequestKey {
+            caller: caller.to_owned(),
+            request: request.clone(),
+        };
+        let attempt = self.consume_once(&check, &key);
+        self.turns.one_at_a_time(&check.account, &key, attempt).await
+    }
+
+    /// What holds for the check now.
+    pub(super) async fn question(&self, check: &Check, id: String) -> Result<Question, Error> {
         let now = self.db.clock().now();
         let limits = self.holdings.of(&check.account).await?;
         let catalog = self.holdings.catalog().await?;
@@ -81,187 +117,169 @@ impl Service {
             });
         }
         check.validate(&catalog, now)?;
-        let request = match &check.mode {
-            Mode::Consume(request) => Some(RequestKey {
-                caller: caller.to_owned(),
-                request: request.clone(),
-            }),
-            Mode::Peek => None,
-        };
-        if let Some(key) = &request
-            && let Some(decision) = self.recall(&check, key).await?
-        {
-            return Ok(decision);
-        }
-        let missing = check.missing_features(&limits, &catalog);
         let at = check.event_at.unwrap_or(now);
-        let asked = check.asked(&limits, at);
-        let key = |one: &Asked| limits.window_key(&one.effective, at);
-        let question = Question {
-            id: match &request {
-                Some(key) => check.decision_id(&key.caller, &key.request),
-                None => Uuid::new_v4().simple().to_string(),
-            },
-            keys: asked.iter().map(key).collect(),
-            asked,
-            check,
+        let needs = check.items.iter().map(|item| need(&limits, item, at, now));
+        Ok(Question {
+            id,
             at,
             now,
-        };
-        if !missing.is_empty() {
-            let levels = self.levels(&question.check.account, &question.keys, now).await?;
-            let decision = deny_for_features(question.id, &question.asked, &levels, missing);
-            if let Some(key) = &request {
-                self.remember(&question.check, key, &decision).await;
-            }
-            return Ok(decision);
-        }
-        match request {
-            None => self.peek(&question).await,
-            Some(key) => self.consume_to_the_end(question, key).await,
-        }
-    }
-
-    async fn peek(&self, question: &Question) -> Result<Decision, Error> {
-        let account = &question.check.account;
-        match self.levels(account, &question.keys, question.now).await {
-            Ok(levels) => Ok(question.decide(&levels, false)),
-            Err(Error::Counters(error)) => question.decide_without_counters().ok_or(Error::Counters(error)),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// In a task of its own: who took must record or give back, also where nobody waits for the answer any
-    /// more.
-    async fn consume_to_the_end(&self, question: Question, key: RequestKey) -> Result<Decision, Error> {
-        let service = self.clone();
-        let task = async move {
-            let decision = service.consume(&question, &key).await?;
-            service.remember(&question.check, &key, &decision).await;
-            Ok(decision)
-        };
-        match tokio::spawn(task.in_current_span()).await {
-            Ok(answer) => answer,
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => Err(DatabaseError::Stopping.into()),
-        }
-    }
-
-    async fn consume(&self, question: &Question, key: &RequestKey) -> Result<Decision, Error> {
-        let asks = question.asked.iter().zip(&question.keys).map(|(one, key)| Ask {
-            key: key.clone(),
-            amount: one.amount,
-            max: one.max(),
-        });
-        let consumption = Consumption {
-            receipt: Receipt {
-                at: question.at,
-                asks: asks.collect(),
-            },
-            check: question.check.clone(),
-            mark: Mark {
-                key: key.clone(),
-                content_hash: question.check.content_hash(),
-                attempt: Uuid::new_v4(),
-            },
-        };
-        let repeated = |decision| Decision {
-            repeated_request: true,
-            ..decision
-        };
-        match self.take(&consumption, question.now).await {
-            Ok(Taken::Yes(levels)) => {
-                let decision = question.decide(&levels, true);
-                Ok(match self.record(&consumption).await? {
-                    Recording::Recorded => decision,
-                    // The ledger has its units since before, and so had the counters.
-                    Recording::Repeated if self.give_back(&consumption).await => repeated(decision),
-                    // A later attempt of ours recorded what this one took.
-                    Recording::Repeated => decision,
-                })
-            }
-            Ok(Taken::Before(receipt)) => {
-                let consumption = Consumption {
-                    receipt,
-                    ..consumption
-                };
-                self.record_again(&consumption).await?;
-                let account = &question.check.account;
-                let levels = self.levels(account, &question.keys, question.now).await?;
-                Ok(repeated(question.decide(&levels, true)))
-            }
-            Ok(Taken::Reused) => Err(Error::RequestIdReused {
-                request_id: key.request.clone(),
-            }),
-            Ok(Taken::No(levels)) => match self.find_recording(&consumption).await {
-                // The counters have its units already; that there is no room for them again is no denial.
-                Ok(true) => Ok(repeated(question.decide(&levels, true))),
-                // Whoever is denied need not wait for the ledger, and may ask again.
-                Ok(false) | Err(Error::Upstream(_)) => Ok(question.decide(&levels, false)),
-                Err(error) => Err(error),
-            },
-            Ok(Taken::Cold(_)) => Err(cold_again()),
-            Err(Error::Counters(error)) => {
-                let Some(decision) = question.decide_without_counters() else {
-                    // They may have taken it before they went away.
-                    self.find_out_later(consumption);
-                    return Err(Error::Counters(error));
-                };
-                match self.record_in_ledger(&consumption).await {
-                    Ok(Recording::Recorded) => {
-                        self.charge_later(consumption);
-                        Ok(decision)
-                    }
-                    Ok(Recording::Repeated) => Ok(repeated(decision)),
-                    Err(error) => {
-                        self.find_out_later(consumption);
-                        Err(error)
-                    }
-                }
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Hands what this attempt took to the ledger.
-    async fn record(&self, consumption: &Consumption) -> Result<Recording, Error> {
-        let recorded = self.record_in_ledger(consumption).await;
-        match &recorded {
-            Err(error) if refuses_for_good(error) => {
-                self.give_back(consumption).await;
-            }
-            // The ledger may have it all the same.
-            Err(_) => self.find_out_later(consumption.clone()),
-            Ok(_) => {}
-        }
-        recorded
-    }
-
-    /// Hands what an earlier attempt took to the ledger, which may have it.
-    async fn record_again(&self, consumption: &Consumption) -> Result<Recording, Error> {
-        let recorded = self.record_in_ledger(consumption).await;
-        if recorded.is_err() {
-            self.find_out_later(consumption.clone());
-        }
-        recorded
-    }
-
-    /// Whether the units were still this attempt's to give back.
-    async fn give_back(&self, consumption: &Consumption) -> bool {
-        let Consumption { check, mark, receipt } = consumption;
-        let given_back = self.counters.give_back(&check.account, mark, &receipt.asks).await;
-        given_back.unwrap_or_else(|error| {
-            tracing::warn!(error = %error, "units could not be given back at once");
-            self.give_back_later(consumption.clone());
-            true
+            asked: check.asked(&limits, at),
+            needs: needs.collect(),
+            missing_features: check.missing_features(&limits, &catalog),
+            limits,
         })
     }
 
-    async fn recall(&self, check: &Check, key: &RequestKey) -> Result<Option<Decision>, Error> {
-        let Ok(Some(bytes)) = self.counters.recall(&check.account, key).await else {
-            return Ok(None);
+    async fn peek(&self, check: &Check, question: &Question) -> Result<Decision, Error> {
+        let since = question.now - jiff::SignedDuration::from_millis(LOOK_FRESH_MS);
+        match self.escrow.levels(&check.account, &question.keys(), since).await {
+            Ok(levels) => Ok(question.decide(&levels, Attempt::Looked)),
+            Err(error) => question
+                .decide_without_counters()
+                .ok_or_else(|| unreachable(error)),
+        }
+    }
+
+    /// The remembered answer, or a decision that is remembered from now on.
+    async fn consume_once(&self, check: &Check, key: &RequestKey) -> Result<Decision, Error> {
+        if let Some(decision) = self.recall(check, key).await? {
+            return Ok(decision);
+        }
+        // In a task of its own: who took must record, also where nobody waits for the answer any more.
+        let (service, check, key) = (self.clone(), check.clone(), key.clone());
+        let task = async move {
+            let decision = service.consume(&check, &key).await?;
+            service.remember(&check, &key, &decision).await;
+            Ok(decision)
         };
-        let Ok(answer) = serde_json::from_slice::<Answer>(&bytes) else {
+        joined(tokio::spawn(task.in_current_span()).await)
+    }
+
+    async fn consume(&self, check: &Check, key: &RequestKey) -> Result<Decision, Error> {
+        let id = check.decision_id(&key.caller, &key.request);
+        for _ in 0..TRIES_MAX {
+            let question = self.question(check, id.clone()).await?;
+            let request = Request::decided(check, key, question.at);
+            if !question.missing_features.is_empty() {
+                let levels = self
+                    .escrow
+                    .levels(&check.account, &question.keys(), question.now)
+                    .await?;
+                return self.deny(check, &request, &question, &levels).await;
+            }
+            let revision = question.limits.revision;
+            let taken = self
+                .escrow
+                .take(&check.account, &question.needs, revision, question.at)
+                .await;
+            match taken {
+                Ok(Taken::Stale) => self.holdings.forget(&check.account),
+                Ok(Taken::No { levels }) => return self.deny(check, &request, &question, &levels).await,
+                Ok(Taken::Yes { charges, levels }) => {
+                    let recorded = self.charge(check, &request, &question, &charges).await?;
+                    let decision = |attempt| question.decide(&levels, attempt);
+                    match recorded {
+                        Some(Recording::Recorded) => return Ok(decision(Attempt::Took)),
+                        Some(Recording::Repeated) => return Ok(repeated(decision(Attempt::Took))),
+                        Some(Recording::Denied) => return Ok(repeated(decision(Attempt::Refused))),
+                        // Slices were sealed meanwhile; others will pay.
+                        Some(Recording::Unpaid(_)) | None => {}
+                    }
+                }
+                Err(error) => return self.consume_without_counters(&request, &question, error).await,
+            }
+        }
+        Err(Error::Database(DatabaseError::Aborted))
+    }
+
+    /// Hands what was taken to the ledger, and what it did not charge back to the slices.
+    async fn charge(
+        &self,
+        check: &Check,
+        request: &Request,
+        question: &Question,
+        charges: &[Vec<Charge>],
+    ) -> Result<Option<Recording>, Error> {
+        let account = &check.account;
+        let put_back = || self.escrow.put_back(account, &question.needs, charges);
+        match self.record(&request.charged(&question.needs, charges)).await {
+            Ok(Recording::Recorded) => Ok(Some(Recording::Recorded)),
+            Ok(recording) => {
+                put_back();
+                if let Recording::Unpaid(slices) = &recording {
+                    self.escrow.retire(account, slices.clone());
+                }
+                Ok(Some(recording))
+            }
+            Err(error) if surely_not_recorded(&error) => {
+                put_back();
+                Err(error)
+            }
+            Err(error) => {
+                // The ledger may have charged them or may do so yet; once they are sealed it is known.
+                let slices: Vec<SliceId> = charges.iter().flatten().map(|charge| charge.slice).collect();
+                self.escrow.retire(account, slices);
+                Err(error)
+            }
+        }
+    }
+
+    /// Denies, unless the ledger has the request from an earlier attempt. Where this may be a repeat, the denial is
+    /// written down, so that no attempt that is still on its way is charged after it.
+    pub(super) async fn deny(
+        &self,
+        check: &Check,
+        request: &Request,
+        question: &Question,
+        levels: &[Level],
+    ) -> Result<Decision, Error> {
+        let recorded = if check.repeat {
+            self.record_denial(request).await?
+        } else {
+            match self.find_recording(request).await {
+                Ok(recorded) => recorded,
+                // Whoever is denied the first time need not wait for the ledger.
+                Err(Error::Upstream(_)) => false,
+                Err(error) => return Err(error),
+            }
+        };
+        if recorded {
+            let id = question.id.clone();
+            return Ok(repeated(decide(
+                id,
+                &question.asked,
+                levels,
+                Attempt::Took,
+                question.now,
+            )));
+        }
+        Ok(question.decide(levels, Attempt::Refused))
+    }
+
+    /// Decides by the policy of the limits, because these cannot be reached.
+    async fn consume_without_counters(
+        &self,
+        request: &Request,
+        question: &Question,
+        error: Error,
+    ) -> Result<Decision, Error> {
+        let Some(decision) = question.decide_without_counters() else {
+            return Err(unreachable(error));
+        };
+        match self.record(request).await? {
+            Recording::Recorded => Ok(decision),
+            Recording::Repeated => Ok(repeated(decision)),
+            Recording::Denied | Recording::Unpaid(_) => Err(unreachable(error)),
+        }
+    }
+
+    async fn recall(&self, check: &Check, key: &RequestKey) -> Result<Option<Decision>, Error> {
+        let mut bytes = self.recent.recall(&check.account, key);
+        if bytes.is_none() && check.repeat {
+            // Another replica may have answered. What cannot be read is decided anew.
+            bytes = self.answers.recall(&check.account, key).await.unwrap_or_default();
+        }
+        let Some(answer) = bytes.and_then(|bytes| serde_json::from_slice::<Answer>(&bytes).ok()) else {
             return Ok(None);
         };
         if answer.content_hash != check.content_hash() {
@@ -269,10 +287,7 @@ impl Service {
                 request_id: key.request.clone(),
             });
         }
-        Ok(Some(Decision {
-            repeated_request: true,
-            ..answer.decision
-        }))
+        Ok(Some(repeated(answer.decision)))
     }
 
     async fn remember(&self, check: &Check, key: &RequestKey, decision: &Decision) {
@@ -283,12 +298,43 @@ impl Service {
         let Ok(bytes) = serde_json::to_vec(&answer) else {
             return;
         };
+        self.recent
+            .remember(&check.account, key, bytes.clone(), decision.allowed);
         let remembered = self
-            .counters
+            .answers
             .remember(&check.account, key, bytes, decision.allowed)
             .await;
         if let Err(error) = remembered {
             tracing::debug!(error = %error, "an answer is not remembered; the ledger still counts it once");
         }
+    }
+}
+
+/// What must be taken of a metric: from every window of its limits.
+pub(super) fn need(
+    limits: &AccountLimits,
+    item: &crate::domain::check::Item,
+    at: Timestamp,
+    now: Timestamp,
+) -> Need {
+    let of_metric = || limits.of_metric(&item.metric);
+    let windows = of_metric().map(|effective| {
+        let max = crate::domain::limits::hard_max(&effective.limit);
+        (limits.window_key(effective, at), max)
+    });
+    // Where an override ends, another limit begins.
+    let ends = of_metric().filter_map(|effective| effective.replaced_by.as_ref()?.expires_at);
+    Need {
+        metric: item.metric.clone(),
+        amount: item.amount,
+        windows: windows.collect(),
+        until: ends.filter(|end| *end > now).min(),
+    }
+}
+
+fn unreachable(error: Error) -> Error {
+    match error {
+        Error::Database(error) => Error::CountersUnreachable(error),
+        other => other,
     }
 }

@@ -53,7 +53,8 @@ impl Service {
             .map(|limit| (limit, limits.window_key(limit, now)))
             .collect();
         let keys: Vec<_> = wanted.iter().map(|(_, key)| key.clone()).collect();
-        let levels = self.levels(account, &keys, now).await?;
+        // What is shown is what the windows have now.
+        let levels = self.escrow.levels(account, &keys, Timestamp::MAX).await?;
         let standing = |((limit, key), level): ((&EffectiveLimit, WindowKey), Level)| {
             let asked = Asked {
                 effective: limit.clone(),

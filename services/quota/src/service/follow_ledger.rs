@@ -7,7 +7,7 @@ use std::{
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
-use octroi_core::{AccountId, LimitMode, MetricSlug, Units};
+use octroi_core::{AccountId, LimitMode, MetricSlug};
 use octroi_kit::{
     convert::{to_proto_mode, to_proto_period, to_proto_time},
     db::DatabaseError,
@@ -17,11 +17,11 @@ use octroi_kit::{
 use octroi_proto::events::v1::ThresholdCrossed;
 use sqlx::PgConnection;
 
-use super::Service;
+use super::{Service, unpermitted::OWN_SOURCES};
 use crate::{
-    domain::{holding::AccountLimits, limits::EffectiveLimit, thresholds::crossed, window::WindowKey},
+    domain::{holding::AccountLimits, limits::EffectiveLimit, thresholds::crossed},
     error::Error,
-    store::{self, Addition, Crossing, WindowUse},
+    store::{self, AccountWindow, Applied, Change, Crossing},
 };
 
 /// Accounts that are looked up at the same time.
@@ -36,17 +36,54 @@ pub struct Used {
     pub metric: MetricSlug,
     /// How much.
     pub amount: u64,
+    /// How much of it slices of the limit paid for.
+    pub charged: u64,
     /// When it happened.
     pub event_at: Timestamp,
-    /// Whether a decision allowed it.
-    pub decided: bool,
+    /// Whether it was given back.
+    pub returned: bool,
+    /// Who says so, in the ledger.
+    pub source: String,
+    /// Its id there.
+    pub event_id: String,
+}
+
+impl Used {
+    /// What it adds to each of its windows.
+    #[must_use]
+    pub fn change(&self) -> Change {
+        if self.returned {
+            return Change {
+                returned: self.amount.into(),
+                followed: -i128::from(self.amount),
+                ..Change::default()
+            };
+        }
+        Change {
+            overrun: self.amount.saturating_sub(self.charged).into(),
+            followed: self.amount.into(),
+            ..Change::default()
+        }
+    }
+
+    /// The event, where quota recorded it itself and told its windows at once.
+    pub(super) fn applied(&self) -> Option<Applied> {
+        let own = OWN_SOURCES.iter().any(|source| self.source.starts_with(source));
+        own.then(|| Applied {
+            account: self.account.clone(),
+            source: self.source.clone(),
+            event_id: self.event_id.clone(),
+        })
+    }
 }
 
 /// What a commit of the ledger adds to windows, read before the transaction that adds it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Followed {
-    additions: Vec<Addition>,
-    limits: Vec<EffectiveLimit>,
+    changes: BTreeMap<AccountWindow, Change>,
+    limits: BTreeMap<AccountWindow, EffectiveLimit>,
+    /// What windows may have been told of before.
+    own: Vec<(Applied, Vec<AccountWindow>, Change)>,
     now: Timestamp,
 }
 
@@ -56,7 +93,6 @@ impl Service {
     /// # Errors
     /// [`Error`] where it cannot be known which limits hold.
     pub async fn read_windows(&self, uses: Vec<Used>) -> Result<Followed, Error> {
-        type Order = (AccountId, MetricSlug, octroi_core::Period, Timestamp);
         let accounts: BTreeSet<&AccountId> = uses.iter().map(|used| &used.account).collect();
         let known: BTreeMap<AccountId, Option<Arc<AccountLimits>>> =
             stream::iter(accounts.into_iter().cloned())
@@ -67,133 +103,104 @@ impl Service {
                 .buffer_unordered(ACCOUNTS_AT_ONCE)
                 .try_collect()
                 .await?;
-        let mut sums: BTreeMap<Order, (Addition, EffectiveLimit)> = BTreeMap::new();
+        let mut followed = Followed {
+            now: self.db.clock().now(),
+            ..Followed::default()
+        };
         for used in uses {
             let Some(Some(limits)) = known.get(&used.account) else {
                 continue;
             };
+            let change = used.change();
+            let applied = used.applied();
+            let mut windows = Vec::new();
             for limit in limits.of_metric(&used.metric) {
-                let key = limits.window_key(limit, used.event_at);
-                let order = (used.account.clone(), key.metric.clone(), key.period, key.start);
-                let (sum, _) = sums.entry(order).or_insert_with(|| {
-                    let addition = Addition {
-                        account: used.account.clone(),
-                        key,
-                        used: 0,
-                        used_direct: 0,
-                    };
-                    (addition, limit.clone())
-                });
-                sum.used += u128::from(used.amount);
-                if !used.decided {
-                    sum.used_direct += u128::from(used.amount);
+                let window = (used.account.clone(), limits.window_key(limit, used.event_at));
+                let sum = followed.changes.entry(window.clone()).or_default();
+                sum.followed += change.followed;
+                if applied.is_none() {
+                    sum.overrun += change.overrun;
+                    sum.returned += change.returned;
                 }
+                followed
+                    .limits
+                    .entry(window.clone())
+                    .or_insert_with(|| limit.clone());
+                windows.push(window);
             }
+            followed
+                .own
+                .extend(applied.map(|applied| (applied, windows, change)));
         }
-        let (additions, limits) = sums.into_values().unzip();
-        Ok(Followed {
-            additions,
-            limits,
-            now: self.db.clock().now(),
-        })
+        Ok(followed)
     }
 
-    async fn limits_of(&self, account: &AccountId) -> Result<Option<Arc<AccountLimits>>, Error> {
+    pub(super) async fn limits_of(&self, account: &AccountId) -> Result<Option<Arc<AccountLimits>>, Error> {
         match self.holdings.of(account).await {
             Ok(limits) => Ok(Some(limits)),
             Err(Error::Account(DirectoryError::NotFound(_) | DirectoryError::Closed(_))) => Ok(None),
             Err(error) => Err(error),
         }
     }
-
-    /// Tells the counters what was recorded after the fact, as the totals that the windows now have.
-    ///
-    /// # Errors
-    /// [`Error`] where the counters cannot be reached.
-    pub async fn raise_direct(&self, totals: Vec<(AccountId, WindowKey, Units)>) -> Result<(), Error> {
-        let mut by_account: BTreeMap<AccountId, Vec<(WindowKey, Units)>> = BTreeMap::new();
-        for (account, key, total) in totals {
-            by_account.entry(account).or_default().push((key, total));
-        }
-        let now = self.db.clock().now();
-        for (account, totals) in by_account {
-            self.counters.raise_direct(&account, &totals, now).await?;
-        }
-        Ok(())
-    }
 }
 
-/// Adds to the windows, fires thresholds, and answers the totals of what was recorded after the fact.
+/// Adds to the windows and fires thresholds.
 ///
 /// # Errors
 /// [`Error`].
-pub(crate) async fn follow_ledger(
-    connection: &mut PgConnection,
-    followed: &Followed,
-) -> Result<Vec<(AccountId, WindowKey, Units)>, Error> {
-    let uses = store::add_to_windows(connection, &followed.additions).await?;
-    for ((addition, limit), after) in followed.additions.iter().zip(&followed.limits).zip(&uses) {
-        fire(connection, addition, limit, *after, followed.now).await?;
+pub(crate) async fn follow_ledger(connection: &mut PgConnection, followed: &Followed) -> Result<(), Error> {
+    if followed.changes.is_empty() {
+        return Ok(());
     }
-    Ok(direct_totals(followed, &uses))
-}
-
-/// The totals of what was recorded after the fact, where the windows have all of it already.
-///
-/// # Errors
-/// [`Error`].
-pub(crate) async fn read_direct_totals(
-    connection: &mut PgConnection,
-    followed: &Followed,
-) -> Result<Vec<(AccountId, WindowKey, Units)>, Error> {
-    let nothing = |addition: &Addition| Addition {
-        used: 0,
-        used_direct: 0,
-        ..addition.clone()
-    };
-    let additions: Vec<Addition> = followed.additions.iter().map(nothing).collect();
-    let uses = store::add_to_windows(connection, &additions).await?;
-    Ok(direct_totals(followed, &uses))
-}
-
-fn direct_totals(followed: &Followed, uses: &[WindowUse]) -> Vec<(AccountId, WindowKey, Units)> {
-    let with_direct = (followed.additions.iter().zip(uses)).filter(|(addition, _)| addition.used_direct > 0);
-    with_direct
-        .map(|(addition, after)| {
-            let total = u64::try_from(after.used_direct).ok();
-            let total = total.and_then(|total| Units::new(total).ok());
-            (
-                addition.account.clone(),
-                addition.key.clone(),
-                total.unwrap_or(Units::MAX),
-            )
-        })
-        .collect()
+    let mut changes = followed.changes.clone();
+    let own: Vec<Applied> = followed.own.iter().map(|(applied, ..)| applied.clone()).collect();
+    let new = store::insert_applied(connection, &own, followed.now).await?;
+    for (_, windows, change) in followed.own.iter().filter(|(applied, ..)| new.contains(applied)) {
+        for window in windows {
+            let sum = changes.entry(window.clone()).or_default();
+            sum.overrun += change.overrun;
+            sum.returned += change.returned;
+        }
+    }
+    let before = store::lock_windows(connection, &changes.keys().cloned().collect()).await?;
+    store::change_windows(connection, &changes).await?;
+    for (window, limit) in &followed.limits {
+        let step = changes.get(window).map_or(0, |change| change.followed);
+        let before = before.get(window).map_or(0, |granted| granted.followed);
+        fire(
+            connection,
+            window,
+            limit,
+            (before, before.saturating_add_signed(step)),
+            followed.now,
+        )
+        .await?;
+    }
+    Ok(())
 }
 
 /// Notes every threshold that was crossed and tells of the highest that is new.
 async fn fire(
     connection: &mut PgConnection,
-    addition: &Addition,
+    (account, key): &AccountWindow,
     limit: &EffectiveLimit,
-    after: WindowUse,
+    (before, after): (u128, u128),
     now: Timestamp,
 ) -> Result<(), DatabaseError> {
     if limit.limit.mode == LimitMode::Shadow {
         return Ok(());
     }
-    let before = after.used - addition.used;
     let mut told = false;
-    for percent in crossed(&limit.limit.thresholds, limit.limit.amount, before, after.used)
+    for percent in crossed(&limit.limit.thresholds, limit.limit.amount, before, after)
         .into_iter()
         .rev()
     {
         let crossing = Crossing {
-            account: addition.account.clone(),
-            key: addition.key.clone(),
+            account: account.clone(),
+            key: key.clone(),
             limit: limit.limit.amount,
             percent,
-            used: after.used,
+            used: after,
             notified: !told,
         };
         let first = store::insert_crossing(connection, &crossing, now).await?;

@@ -2,7 +2,11 @@
 
 use std::collections::HashMap;
 
-use octroi_core::{ErrorKind, RequestId, ServiceError as _, Violations, event_time::EVENT_TIME_RULE};
+use jiff::Timestamp;
+use octroi_core::{
+    AccountId, Charge, ErrorKind, MetricSlug, RequestId, ServiceError as _, SliceId, Units, Violations,
+    event_time::EVENT_TIME_RULE,
+};
 use octroi_kit::{
     convert::to_proto_time,
     status::{Upstream, reason_of, refusal},
@@ -10,22 +14,110 @@ use octroi_kit::{
 use octroi_proto::{
     errors::v1::ErrorReason,
     usage::v1::{
-        GetUsageEventRequest, ItemError, Origin, TrackUsageBatchRequest, UsageEvent,
+        GetUsageEventRequest, ItemError, Origin, SliceCharge, TrackUsageBatchRequest, UsageEvent,
         track_usage_result::Outcome,
     },
 };
 use tonic::{Code, Status};
 
-use super::{Service, check_quota::Consumption};
-use crate::{counters::RequestKey, error::Error};
+use super::Service;
+use crate::{answers::RequestKey, domain::check::Check, error::Error};
 
 /// What the ledger said of the units that were taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Recording {
     /// They are there now.
     Recorded,
     /// They were there before: the request is a repeat.
     Repeated,
+    /// The request was denied before, so they are not there and never will be.
+    Denied,
+    /// These slices do not pay, so they are not there.
+    Unpaid(Vec<SliceId>),
+}
+
+/// One event of a request.
+#[derive(Clone, Debug)]
+pub(super) struct Line {
+    pub(super) event_id: String,
+    pub(super) metric: MetricSlug,
+    pub(super) amount: Units,
+    pub(super) charges: Vec<Charge>,
+}
+
+/// What a request records.
+#[derive(Clone, Debug)]
+pub(super) struct Request {
+    pub(super) account: AccountId,
+    /// Who says so, in the ledger.
+    pub(super) source: String,
+    /// What the caller calls it, for refusals.
+    pub(super) id: RequestId,
+    pub(super) at: Timestamp,
+    pub(super) backfill: bool,
+    pub(super) origin: Origin,
+    /// SHA-256 over what must be the same when it comes again.
+    pub(super) content_hash: [u8; 32],
+    pub(super) lines: Vec<Line>,
+}
+
+impl Request {
+    /// What a check records that counts at `at`.
+    pub(super) fn decided(check: &Check, key: &RequestKey, at: Timestamp) -> Self {
+        let lines = check.events(&key.request).into_iter();
+        Self {
+            account: check.account.clone(),
+            source: format!("decision:{}", key.caller),
+            id: key.request.clone(),
+            at,
+            backfill: check.backfill,
+            origin: Origin::Decision,
+            content_hash: check.content_hash(),
+            lines: lines
+                .map(|(event_id, item)| Line {
+                    event_id,
+                    metric: item.metric.clone(),
+                    amount: item.amount,
+                    charges: Vec::new(),
+                })
+                .collect(),
+        }
+    }
+
+    /// The same, paid by slices: each of them is of one metric.
+    pub(super) fn charged(&self, needs: &[crate::escrow::Need], charges: &[Vec<Charge>]) -> Self {
+        let mut charged = self.clone();
+        for (need, charges) in needs.iter().zip(charges) {
+            if let Some(line) = charged.lines.iter_mut().find(|line| line.metric == need.metric) {
+                line.charges.clone_from(charges);
+            }
+        }
+        charged
+    }
+
+    fn events(&self) -> Vec<UsageEvent> {
+        let event = |line: &Line| UsageEvent {
+            account_id: self.account.to_string(),
+            event_id: line.event_id.clone(),
+            source: self.source.clone(),
+            metric: line.metric.to_string(),
+            amount: line.amount.as_i64(),
+            event_time: Some(to_proto_time(self.at)),
+            properties: HashMap::new(),
+            origin: self.origin.into(),
+            charges: line.charges.iter().map(to_proto_charge).collect(),
+        };
+        self.lines.iter().map(event).collect()
+    }
+}
+
+fn to_proto_charge(charge: &Charge) -> SliceCharge {
+    SliceCharge {
+        slice_id: charge.slice.uuid().into_bytes().to_vec(),
+        cap: charge.cap.get(),
+        amount: charge.amount.get(),
+        hard_end_time: Some(to_proto_time(charge.hard_end_at)),
+    }
 }
 
 impl Service {
@@ -33,23 +125,48 @@ impl Service {
     ///
     /// # Errors
     /// [`Error::RequestIdReused`] where the ledger has the request with another content. Whether it was
-    /// recorded is unknown for errors of which [`refuses_for_good`] says no.
-    pub(super) async fn record_in_ledger(&self, consumption: &Consumption) -> Result<Recording, Error> {
-        let events = events(consumption);
+    /// recorded is unknown for errors of which [`surely_not_recorded`] says no.
+    pub(super) async fn record(&self, request: &Request) -> Result<Recording, Error> {
+        self.send(request, request.events()).await
+    }
+
+    /// Writes down that the request was denied, so that no attempt of it is recorded any more, and answers whether
+    /// one was recorded before.
+    ///
+    /// # Errors
+    /// As [`Service::record`].
+    pub(super) async fn record_denial(&self, request: &Request) -> Result<bool, Error> {
+        // The first event stands for all: they are recorded together or not at all.
+        let first = request.events().into_iter().take(1).map(|event| UsageEvent {
+            origin: Origin::Denial.into(),
+            charges: Vec::new(),
+            ..event
+        });
+        Ok(self.send(request, first.collect()).await? == Recording::Repeated)
+    }
+
+    async fn send(&self, request: &Request, events: Vec<UsageEvent>) -> Result<Recording, Error> {
         if events.is_empty() {
             return Ok(Recording::Recorded);
         }
-        let request = TrackUsageBatchRequest {
+        let batch = TrackUsageBatchRequest {
             events,
-            backfill: consumption.check.backfill,
+            backfill: request.backfill,
             all_or_nothing: true,
-            content_hash: consumption.mark.content_hash.to_vec(),
+            content_hash: request.content_hash.to_vec(),
         };
-        let results = self.usage.clone().track_usage_batch(request).await;
+        let results = self.usage.clone().track_usage_batch(batch).await;
         let results = results.map_err(|status| Upstream::new("usage", status))?;
         let mut repeated = false;
+        let mut unpaid: Vec<SliceId> = Vec::new();
         let mut refused: Option<ItemError> = None;
         for result in results.into_inner().results {
+            unpaid.extend(
+                result
+                    .refused_slice_ids
+                    .iter()
+                    .filter_map(|id| SliceId::from_bytes(id)),
+            );
             match result.outcome {
                 Some(Outcome::Recorded(recorded)) => repeated |= recorded.duplicate,
                 // The first that is to blame; the others were refused because of it.
@@ -61,7 +178,9 @@ impl Service {
             }
         }
         match refused {
-            Some(error) => Err(read_refusal(&error, &consumption.mark.key.request)),
+            Some(error) if has_reason(&error, ErrorReason::SliceRefused) => Ok(Recording::Unpaid(unpaid)),
+            Some(error) if has_reason(&error, ErrorReason::RequestDenied) => Ok(Recording::Denied),
+            Some(error) => Err(read_refusal(&error, &request.id)),
             None if repeated => Ok(Recording::Repeated),
             None => Ok(Recording::Recorded),
         }
@@ -71,20 +190,20 @@ impl Service {
     ///
     /// # Errors
     /// [`Error::RequestIdReused`] where it has it with another content.
-    pub(super) async fn find_recording(&self, consumption: &Consumption) -> Result<bool, Error> {
-        let Some(first) = events(consumption).into_iter().next() else {
+    pub(super) async fn find_recording(&self, request: &Request) -> Result<bool, Error> {
+        let Some(first) = request.lines.first() else {
             return Ok(false);
         };
-        let request = GetUsageEventRequest {
-            account_id: first.account_id,
-            source: first.source,
-            event_id: first.event_id,
-            content_hash: consumption.mark.content_hash.to_vec(),
+        let asked = GetUsageEventRequest {
+            account_id: request.account.to_string(),
+            source: request.source.clone(),
+            event_id: first.event_id.clone(),
+            content_hash: request.content_hash.to_vec(),
         };
-        match self.usage.clone().get_usage_event(request).await {
+        match self.usage.clone().get_usage_event(asked).await {
             Ok(found) if found.get_ref().same_content => Ok(true),
             Ok(_) => Err(Error::RequestIdReused {
-                request_id: consumption.mark.key.request.clone(),
+                request_id: request.id.clone(),
             }),
             Err(status) if reason_of(&status) == Some(ErrorReason::UsageEventNotFound) => Ok(false),
             Err(status) => Err(upstream(status)),
@@ -92,8 +211,34 @@ impl Service {
     }
 }
 
+impl Service {
+    /// What no slice paid for of an event that the ledger has.
+    ///
+    /// # Errors
+    /// [`Error`] where the ledger cannot be asked.
+    pub(super) async fn find_overrun(&self, request: &Request, line: &Line) -> Result<Units, Error> {
+        let asked = GetUsageEventRequest {
+            account_id: request.account.to_string(),
+            source: request.source.clone(),
+            event_id: line.event_id.clone(),
+            content_hash: Vec::new(),
+        };
+        let found = self
+            .usage
+            .clone()
+            .get_usage_event(asked)
+            .await
+            .map_err(upstream)?
+            .into_inner();
+        let charged = found.event.map_or(0, |recorded| recorded.charged_amount);
+        Ok(line
+            .amount
+            .saturating_sub(Units::new(charged).unwrap_or(Units::MAX)))
+    }
+}
+
 /// Whether an error of the ledger says that nothing was recorded, now or later.
-pub(super) fn refuses_for_good(error: &Error) -> bool {
+pub(super) fn surely_not_recorded(error: &Error) -> bool {
     if let Error::Upstream(upstream) = error
         && never_left(&upstream.status)
     {
@@ -123,25 +268,8 @@ fn upstream(status: Status) -> Error {
     Upstream::new("usage", status).into()
 }
 
-fn events(consumption: &Consumption) -> Vec<UsageEvent> {
-    let Consumption { check, mark, receipt } = consumption;
-    let events = check.events(&mark.key.request).into_iter();
-    events
-        .map(|(event_id, item)| UsageEvent {
-            account_id: check.account.to_string(),
-            event_id,
-            source: source(&mark.key),
-            metric: item.metric.to_string(),
-            amount: item.amount.as_i64(),
-            event_time: Some(to_proto_time(receipt.at)),
-            properties: HashMap::new(),
-            origin: Origin::Decision.into(),
-        })
-        .collect()
-}
-
-fn source(key: &RequestKey) -> String {
-    format!("decision:{}", key.caller)
+fn has_reason(error: &ItemError, reason: ErrorReason) -> bool {
+    ErrorReason::from_name(&error.reason) == Some(reason)
 }
 
 fn is_consequence(error: &ItemError) -> bool {
@@ -201,7 +329,7 @@ mod tests {
         ] {
             let error = read(code, theirs);
             assert_eq!(
-                (error.reason(), refuses_for_good(&error)),
+                (error.reason(), surely_not_recorded(&error)),
                 (ours, for_good),
                 "{theirs}"
             );

@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use octroi_core::{AccountId, Units, Window};
-use octroi_kit::{convert::to_proto_time, db::DatabaseError, status::Upstream};
+use octroi_kit::{
+    convert::to_proto_time,
+    db::{DatabaseError, joined},
+    status::Upstream,
+};
 use octroi_proto::usage::v1::GetLedgerTotalsRequest;
 use tracing::Instrument as _;
 
@@ -60,11 +64,7 @@ impl Service {
     async fn seed(&self, account: &AccountId, keys: Vec<WindowKey>, now: Timestamp) -> Result<(), Error> {
         let (service, account) = (self.clone(), account.clone());
         let task = async move { service.read_and_seed(&account, keys, now).await };
-        match tokio::spawn(task.in_current_span()).await {
-            Ok(seeded) => seeded,
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => Err(DatabaseError::Stopping.into()),
-        }
+        joined(tokio::spawn(task.in_current_span()).await)
     }
 
     async fn read_and_seed(

@@ -2,54 +2,68 @@
 
 pub(crate) mod apply;
 mod check_quota;
+mod commit_hold;
 mod current_usage;
 pub(crate) mod follow_ledger;
 mod holdings;
+mod holds;
 mod ledger;
-mod levels;
-mod reconcile;
+mod overrides;
+mod unpermitted;
 
-use std::{sync::Arc, time::Duration};
-
+use octroi_core::AccountId;
 use octroi_kit::{db::Db, directory::Directory, link::Link};
 use octroi_proto::usage::v1::usage_service_client::UsageServiceClient;
-use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
-pub use self::follow_ledger::Used;
-use self::{holdings::Holdings, reconcile::Waiting};
-use crate::{config::Config, counters::Counters};
-
-/// Sums of the ledger for cold windows that may run at once.
-const SEEDS_AT_ONCE: usize = 4;
+use self::holdings::Holdings;
+pub use self::{commit_hold::Commit, follow_ledger::Used, holds::Reservation};
+use crate::{
+    answers::{Answers, InProcess, Turns},
+    escrow::Escrow,
+};
 
 /// The use cases of quota. Cloning shares it.
 #[derive(Clone)]
 pub struct Service {
     db: Db,
     usage: UsageServiceClient<Link>,
-    counters: Counters,
+    escrow: Escrow,
     holdings: Holdings,
-    waiting: Waiting,
-    /// Sums of the ledger for cold windows that may run at once; the ledger has commits to do.
-    seeding: Arc<Semaphore>,
+    /// Answers of this process.
+    recent: InProcess,
+    /// Answers of all replicas.
+    answers: Answers,
+    turns: Turns,
 }
 
 impl Service {
-    /// A service over its database, its counters and its neighbours.
+    /// A service over its database, its slices and its neighbours.
     pub fn new(
-        config: &Config,
         db: &Db,
         directory: Directory,
         usage: UsageServiceClient<Link>,
-        counters: Counters,
+        escrow: Escrow,
+        answers: Answers,
     ) -> Self {
         Self {
             db: db.clone(),
             usage,
-            counters,
+            escrow,
             holdings: Holdings::new(db.clone(), directory),
-            waiting: Waiting::new(Duration::from_millis(config.reconcile_after_ms)),
-            seeding: Arc::new(Semaphore::new(SEEDS_AT_ONCE)),
+            recent: InProcess::default(),
+            answers,
+            turns: Turns::default(),
         }
+    }
+
+    /// Looks for changes of limits until `stop`.
+    pub async fn watch_limits(self, stop: CancellationToken) {
+        self.holdings.watch(self.escrow.clone(), stop).await;
+    }
+
+    /// What was changed of accounts by events acts at once.
+    pub async fn limits_changed(&self, account: &AccountId) {
+        self.changed(account).await;
     }
 }

@@ -76,7 +76,11 @@ impl Service {
     }
 
     fn finish_later(&self, unfinished: Unfinished) {
-        let outcomes = |outcome: &'static str| metrics::counter!("octroi_quota_unfinished_total", "what" => unfinished.name(), "outcome" => outcome);
+        let what = unfinished.name();
+        let outcomes = |outcome: &'static str| {
+            let labels = [("what", what), ("outcome", outcome)];
+            metrics::counter!("octroi_quota_unfinished_total", &labels)
+        };
         let (finished, given_up) = (outcomes("finished"), outcomes("given_up"));
         let Ok(permit) = self.waiting.places.clone().try_acquire_owned() else {
             given_up.increment(1);
@@ -99,7 +103,7 @@ impl Service {
             }
             given_up.increment(1);
             tracing::warn!(
-                what = unfinished.name(),
+                what,
                 "given up; the counters follow the ledger again from the next window on"
             );
         });

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use octroi_core::{AccountId, EventId, MetricSlug, Source, Units, event_time::may_be_recorded};
+use octroi_core::{AccountId, Charge, EventId, MetricSlug, Source, Units, event_time::may_be_recorded};
 use sha2::{Digest as _, Sha256};
 
 /// How an event came into the ledger.
@@ -13,6 +13,10 @@ pub enum Origin {
     Direct,
     /// Recorded by a quota decision that allowed it.
     Decision,
+    /// Units of a LEVEL metric that were given back.
+    Return,
+    /// A request that was denied: nothing was used, and no later attempt of it is recorded.
+    Denial,
 }
 
 impl Origin {
@@ -22,21 +26,23 @@ impl Origin {
         match self {
             Self::Direct => "direct",
             Self::Decision => "decision",
+            Self::Return => "return",
+            Self::Denial => "denial",
         }
     }
 
     /// The origin of this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Direct, Self::Decision]
+        [Self::Direct, Self::Decision, Self::Return, Self::Denial]
             .into_iter()
             .find(|origin| origin.as_str() == name)
     }
 }
 
-/// What sources of decisions begin with. Nobody else may use it, so that no caller can take a decision's
+/// What sources begin with of events that quota records. Nobody else may use them, so that no caller can take their
 /// place in the ledger.
-pub const DECISION_SOURCE: &str = "decision:";
+pub const QUOTA_SOURCES: [&str; 4] = ["decision:", "hold:", "record:", "return:"];
 
 /// What makes two events the same event.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,6 +72,8 @@ pub struct Event {
     pub origin: Origin,
     /// Whether it may lie any time back.
     pub backfill: bool,
+    /// Which slices of a limit pay for it. No part of its content: another attempt may find other slices.
+    pub charges: Vec<Charge>,
 }
 
 /// SHA-256 over what must not differ between repeats.
@@ -83,6 +91,39 @@ pub struct Accepted {
     pub event_at: Timestamp,
     /// The hash of its content.
     pub payload_hash: PayloadHash,
+    /// Whether its metric is a LEVEL, which the ledger keeps at 0 or above.
+    pub moves_level: bool,
+}
+
+impl Accepted {
+    /// What the ledger writes down as its amount: nothing was used where the request was denied.
+    #[must_use]
+    pub fn recorded_amount(&self) -> Units {
+        match self.event.origin {
+            Origin::Denial => Units::ZERO,
+            Origin::Direct | Origin::Decision | Origin::Return => self.event.amount,
+        }
+    }
+
+    /// How it moves the level of its metric, where that is one.
+    #[must_use]
+    pub fn level_change(&self) -> Option<i64> {
+        if !self.moves_level {
+            return None;
+        }
+        match self.event.origin {
+            Origin::Direct | Origin::Decision => Some(self.event.amount.as_i64()),
+            Origin::Return => Some(-self.event.amount.as_i64()),
+            Origin::Denial => None,
+        }
+    }
+
+    /// Units that slices pay for.
+    #[must_use]
+    pub fn charged_amount(&self) -> Units {
+        let sum = self.event.charges.iter().map(|charge| charge.amount.get()).sum();
+        Units::new(sum).unwrap_or(Units::MAX)
+    }
 }
 
 /// One event as the ledger has it.
@@ -92,6 +133,8 @@ pub struct RecordedEvent {
     pub event: Event,
     /// When the ledger took it.
     pub recorded_at: Timestamp,
+    /// Units that slices paid for.
+    pub charged: Units,
     /// Its place in the ledger.
     pub sequence: i64,
     /// The hash of its content.
@@ -130,7 +173,9 @@ impl Event {
         part(&self.amount.get().to_be_bytes());
         match (self.origin, self.event_at) {
             (Origin::Direct, Some(at)) => part(&at.as_microsecond().to_be_bytes()),
-            (Origin::Direct, None) | (Origin::Decision, _) => part(b"now"),
+            // A denial stands in the place of the decision that it forestalls.
+            (Origin::Direct, None) | (Origin::Decision | Origin::Denial, _) => part(b"now"),
+            (Origin::Return, _) => part(b"return"),
         }
         for (key, value) in &self.properties {
             part(key.as_bytes());
@@ -169,6 +214,7 @@ mod tests {
             properties: BTreeMap::from([("region".into(), "eu".into())]),
             origin: Origin::Direct,
             backfill: false,
+            charges: Vec::new(),
         }
     }
 
@@ -259,6 +305,7 @@ mod tests {
                     ..asked.clone()
                 },
                 recorded_at: Timestamp::UNIX_EPOCH,
+                charged: Units::ZERO,
                 sequence: 1,
             };
             assert!(recorded(Some(&one)).has_content(&one));

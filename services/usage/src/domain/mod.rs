@@ -4,4 +4,5 @@
 pub mod buckets;
 pub mod event;
 pub mod settlement;
+pub mod spends;
 pub mod sums;

@@ -3,8 +3,12 @@
 use std::collections::HashMap;
 
 use jiff::Timestamp;
+use octroi_core::SliceId;
 
-use super::event::{Accepted, Identity, PayloadHash};
+use super::{
+    event::{Accepted, Identity, Origin, PayloadHash},
+    spends::{Spends, Unpaid},
+};
 
 /// The events of one call.
 #[derive(Clone, Debug)]
@@ -22,10 +26,21 @@ pub struct Known {
     pub payload_hash: PayloadHash,
     /// When the ledger took it.
     pub recorded_at: Timestamp,
+    /// Whether it stands for a request that was denied.
+    pub denied: bool,
+}
+
+/// What the ledger has, before a commit, of what its calls name.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    /// Every event of the calls that is there.
+    pub known: HashMap<Identity, Known>,
+    /// Every slice and level that an event of the calls names.
+    pub spends: Spends,
 }
 
 /// What became of one event.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
     /// It is in the ledger now.
     Inserted(Timestamp),
@@ -33,8 +48,26 @@ pub enum Outcome {
     Duplicate(Timestamp),
     /// It was there before, with another content.
     Reused,
+    /// The request was denied before, so it is not recorded any more.
+    Denied,
+    /// These slices do not take their share.
+    SlicesRefused(Vec<SliceId>),
+    /// More would be given back than is held.
+    LevelBelowZero,
+    /// The level would leave what can be counted.
+    LevelOutOfRange,
     /// It could have been recorded, but another event of its all-or-nothing call could not.
     Withheld,
+}
+
+impl From<Unpaid> for Outcome {
+    fn from(unpaid: Unpaid) -> Self {
+        match unpaid {
+            Unpaid::Slices(slices) => Self::SlicesRefused(slices),
+            Unpaid::LevelBelowZero => Self::LevelBelowZero,
+            Unpaid::LevelOutOfRange => Self::LevelOutOfRange,
+        }
+    }
 }
 
 /// What becomes of the calls of one commit.
@@ -44,6 +77,8 @@ pub struct Settlement<'c> {
     pub outcomes: Vec<Vec<Outcome>>,
     /// The events that the ledger takes, no identity twice, sorted by identity.
     pub recorded: Vec<&'c Accepted>,
+    /// The slices and levels after the commit.
+    pub spends: Spends,
 }
 
 /// An event that the ledger knows, or that a call of this commit adds.
@@ -64,80 +99,98 @@ pub fn candidates(calls: &[Call]) -> Vec<&Accepted> {
     unique
 }
 
-/// Settles the calls in their order. `known` has every event of theirs that was in the ledger before this
-/// commit; `now` is when the ledger takes the others.
+/// Settles the calls in their order, over what was in the ledger before this commit; `now` is when it takes the
+/// new events.
 #[must_use]
-pub fn settle<'c>(calls: &'c [Call], known: &'c HashMap<Identity, Known>, now: Timestamp) -> Settlement<'c> {
-    let before = known.iter().map(|(identity, known)| {
-        (
-            identity,
-            Entry {
-                known: *known,
-                call: None,
-            },
-        )
+pub fn settle<'c>(calls: &'c [Call], ledger: &'c Ledger, now: Timestamp) -> Settlement<'c> {
+    let before = ledger.known.iter().map(|(identity, known)| {
+        let entry = Entry {
+            known: *known,
+            call: None,
+        };
+        (identity, entry)
     });
-    let mut ledger: HashMap<&Identity, Entry> = before.collect();
-    let mut settlement = Settlement::default();
-    for (place, call) in calls.iter().enumerate() {
-        let outcomes = settle_call(place, call, &mut ledger, now, &mut settlement.recorded);
-        settlement.outcomes.push(outcomes);
+    let mut books = Books {
+        entries: before.collect(),
+        spends: ledger.spends.clone(),
+        recorded: Vec::new(),
+        now,
+    };
+    let settled = (calls.iter().enumerate()).map(|(place, call)| books.settle_call(place, call));
+    let outcomes = settled.collect();
+    let Books {
+        mut recorded, spends, ..
+    } = books;
+    recorded.sort_by(|a, b| a.event.identity.cmp(&b.event.identity));
+    Settlement {
+        outcomes,
+        recorded,
+        spends,
     }
-    settlement
-        .recorded
-        .sort_by(|a, b| a.event.identity.cmp(&b.event.identity));
-    settlement
 }
 
-fn settle_call<'c>(
-    place: usize,
-    call: &'c Call,
-    ledger: &mut HashMap<&'c Identity, Entry>,
+/// The ledger while calls are settled, one after the other.
+struct Books<'c> {
+    entries: HashMap<&'c Identity, Entry>,
+    spends: Spends,
+    recorded: Vec<&'c Accepted>,
     now: Timestamp,
-    recorded: &mut Vec<&'c Accepted>,
-) -> Vec<Outcome> {
-    let recorded_before = recorded.len();
-    let (mut reused, mut found) = (false, false);
-    let mut outcomes = Vec::with_capacity(call.events.len());
-    for one in &call.events {
-        let outcome = match ledger.get(&one.event.identity) {
+}
+
+impl<'c> Books<'c> {
+    fn settle_call(&mut self, place: usize, call: &'c Call) -> Vec<Outcome> {
+        let recorded_before = self.recorded.len();
+        let mut outcomes: Vec<Outcome> = (call.events.iter())
+            .map(|one| self.settle_event(place, one))
+            .collect();
+        let found = (call.events.iter().zip(&outcomes)).any(|(one, outcome)| match outcome {
+            Outcome::Duplicate(_) => !self.is_own(place, one),
+            Outcome::Inserted(_) => false,
+            _ => true,
+        });
+        if call.all_or_nothing && self.recorded.len() > recorded_before && found {
+            for (one, outcome) in call.events.iter().zip(&mut outcomes) {
+                // A repeat within the call is as little recorded as what it repeats.
+                if self.is_own(place, one) && matches!(outcome, Outcome::Inserted(_) | Outcome::Duplicate(_))
+                {
+                    *outcome = Outcome::Withheld;
+                }
+            }
+            for one in self.recorded.drain(recorded_before..) {
+                self.entries.remove(&one.event.identity);
+                self.spends.refund(one);
+            }
+        }
+        outcomes
+    }
+
+    /// Whether this call adds the event.
+    fn is_own(&self, place: usize, one: &Accepted) -> bool {
+        let entry = self.entries.get(&one.event.identity);
+        entry.is_some_and(|entry| entry.call == Some(place))
+    }
+
+    fn settle_event(&mut self, place: usize, one: &'c Accepted) -> Outcome {
+        match self.entries.get(&one.event.identity) {
+            Some(entry) if entry.known.payload_hash != one.payload_hash => Outcome::Reused,
+            Some(entry) if entry.known.denied => Outcome::Denied,
+            Some(entry) => Outcome::Duplicate(entry.known.recorded_at),
             None => {
+                if let Err(unpaid) = self.spends.pay(one) {
+                    return unpaid.into();
+                }
                 let known = Known {
                     payload_hash: one.payload_hash,
-                    recorded_at: now,
+                    recorded_at: self.now,
+                    denied: one.event.origin == Origin::Denial,
                 };
                 let call = Some(place);
-                ledger.insert(&one.event.identity, Entry { known, call });
-                recorded.push(one);
-                Outcome::Inserted(now)
-            }
-            Some(entry) if entry.known.payload_hash == one.payload_hash => {
-                found |= entry.call != Some(place);
-                Outcome::Duplicate(entry.known.recorded_at)
-            }
-            Some(_) => {
-                reused = true;
-                Outcome::Reused
-            }
-        };
-        outcomes.push(outcome);
-    }
-    let some_new = recorded.len() > recorded_before;
-    if call.all_or_nothing && some_new && (reused || found) {
-        for (one, outcome) in call.events.iter().zip(&mut outcomes) {
-            // A repeat within the call is as little recorded as what it repeats.
-            let own = ledger
-                .get(&one.event.identity)
-                .is_none_or(|entry| entry.call == Some(place));
-            if own && *outcome != Outcome::Reused {
-                *outcome = Outcome::Withheld;
+                self.entries.insert(&one.event.identity, Entry { known, call });
+                self.recorded.push(one);
+                Outcome::Inserted(self.now)
             }
         }
-        for one in recorded.drain(recorded_before..) {
-            ledger.remove(&one.event.identity);
-        }
     }
-    outcomes
 }
 
 /// How the rows that a commit has written differ from what was settled.

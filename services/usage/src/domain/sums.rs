@@ -46,6 +46,10 @@ pub struct MetricTotal {
     pub decided: Units,
     /// Units that were recorded after the fact.
     pub direct: Units,
+    /// Units that were given back.
+    pub returned: Units,
+    /// Units of decisions that slices of a limit paid for.
+    pub charged: Units,
     /// The number of events.
     pub events: u64,
     /// The sum of units as the rollups have it, over all sources; 0 where it was not asked for.

@@ -8,10 +8,13 @@ use std::{
 use octroi_core::{Aggregation, MetricSlug};
 use octroi_kit::db::{Db, Scope};
 
-use crate::{error::Error, store};
+use crate::{
+    error::Error,
+    store::{self, Counting},
+};
 
-/// Metrics and how their amounts become one figure.
-pub(super) type Metrics = HashMap<MetricSlug, Aggregation>;
+/// Metrics and how they count.
+pub(super) type Metrics = HashMap<MetricSlug, Counting>;
 
 /// The metrics of the catalog as they were last read. Billing never takes one out of a catalog, nor has it
 /// counted in another way, so only one that is not found needs another look.
@@ -53,7 +56,7 @@ impl Catalog {
             .iter()
             .enumerate()
             .map(|(index, metric)| {
-                let aggregation = known.get(metric).copied();
+                let aggregation = known.get(metric).map(|counting| counting.aggregation);
                 aggregation.ok_or_else(|| Error::MetricNotFound {
                     metric: metric.clone(),
                     field: format!("metrics[{index}]"),

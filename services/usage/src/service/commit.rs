@@ -19,7 +19,8 @@ use crate::{
     config,
     domain::{
         event::{Accepted, Identity, Origin},
-        settlement::{Call, Outcome, candidates, settle},
+        settlement::{Call, Ledger, Outcome, candidates, settle},
+        spends::Sums,
     },
     error::Error,
     store,
@@ -198,9 +199,15 @@ async fn write(db: &Db, calls: Vec<Call>, now: Timestamp) -> Result<Outcomes, Da
             let (written, others): (Vec<&Accepted>, Vec<&Accepted>) = candidates
                 .into_iter()
                 .partition(|one| inserted.contains(&one.event.identity));
+            // An event may yet come in place of one that goes, so its slices are looked at as well.
+            let charged =
+                store::charge_sums(connection, &Sums::of(&written, &all_events(&calls)), now).await?;
             let others: Vec<&Identity> = others.iter().map(|one| &one.event.identity).collect();
-            let known = store::list_known(connection, &others).await?;
-            let settlement = settle(&calls, &known, now);
+            let ledger = Ledger {
+                known: store::list_known(connection, &others).await?,
+                spends: charged.before.clone(),
+            };
+            let settlement = settle(&calls, &ledger, now);
             let corrections = settlement.corrections(&written);
             if !corrections.surplus.is_empty() {
                 store::delete_events(connection, &corrections.surplus).await?;
@@ -209,10 +216,16 @@ async fn write(db: &Db, calls: Vec<Call>, now: Timestamp) -> Result<Outcomes, Da
                 let late = store::insert_events(connection, &corrections.missing, now).await?;
                 expect_all(&corrections.missing, late.len())?;
             }
-            if !settlement.recorded.is_empty() {
-                let events = settlement.recorded.iter().map(|one| recorded_usage(one));
+            store::correct_spends(connection, &charged, &settlement.spends).await?;
+            let used = (settlement.recorded.iter()).filter(|one| one.event.origin != Origin::Denial);
+            let recorded = UsageRecorded {
+                events: used.map(|one| recorded_usage(one)).collect(),
+                ledger_transaction: 0,
+            };
+            if !recorded.events.is_empty() {
                 let recorded = UsageRecorded {
-                    events: events.collect(),
+                    ledger_transaction: store::current_transaction(connection).await?,
+                    ..recorded
                 };
                 outbox::enqueue(connection, &recorded, now).await?;
             }
@@ -237,7 +250,15 @@ fn recorded_usage(accepted: &Accepted) -> RecordedUsage {
         event_time: Some(octroi_kit::convert::to_proto_time(accepted.event_at)),
         decided: event.origin == Origin::Decision,
         backfill: event.backfill,
+        charged_amount: accepted.charged_amount().get(),
+        returned: event.origin == Origin::Return,
+        source: event.identity.source.to_string(),
+        event_id: event.identity.event_id.to_string(),
     }
+}
+
+fn all_events(calls: &[Call]) -> Vec<&Accepted> {
+    calls.iter().flat_map(|call| &call.events).collect()
 }
 
 #[cfg(test)]
@@ -266,12 +287,14 @@ mod tests {
             properties: BTreeMap::new(),
             origin: Origin::Direct,
             backfill: false,
+            charges: Vec::new(),
         };
         Call {
             events: vec![Accepted {
                 payload_hash: event.payload_hash(None),
                 event,
                 event_at: Timestamp::UNIX_EPOCH,
+                moves_level: false,
             }],
             all_or_nothing: false,
         }

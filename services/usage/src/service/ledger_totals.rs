@@ -16,6 +16,8 @@ pub struct LedgerTotals {
     pub metrics: Vec<MetricTotal>,
     /// Events that the rollups do not have yet, over all accounts; 0 where one account was asked for.
     pub rollup_lag_events: u64,
+    /// Which commits of the ledger the sums have.
+    pub ledger_snapshot: String,
 }
 
 impl Service {
@@ -28,7 +30,7 @@ impl Service {
         self.db
             .transaction(Scope::AllAccounts, move |connection| {
                 Box::pin(async move {
-                    let metrics = store::sum_ledger(connection, &query).await?;
+                    let (metrics, ledger_snapshot) = store::sum_ledger(connection, &query).await?;
                     let rollup_lag_events = if query.account.is_none() {
                         store::count_rollup_lag(connection).await?
                     } else {
@@ -37,6 +39,7 @@ impl Service {
                     Ok(LedgerTotals {
                         metrics,
                         rollup_lag_events,
+                        ledger_snapshot,
                     })
                 })
             })

@@ -6,6 +6,7 @@ mod commit;
 mod get_event;
 mod ledger_totals;
 mod list_events;
+mod seal_slices;
 mod stats;
 mod track;
 

@@ -4,13 +4,13 @@ use std::collections::{HashMap, HashSet};
 
 use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
-use octroi_core::{AccountId, ServiceError as _, Violations};
+use octroi_core::{AccountId, MetricKind, ServiceError as _, Violations};
 use octroi_kit::directory::DirectoryError;
 
 use super::{Service, catalog::Metrics};
 use crate::{
     domain::{
-        event::{Accepted, ContentHash, Event},
+        event::{Accepted, ContentHash, Event, Origin},
         settlement::{Call, Outcome},
     },
     error::Error,
@@ -52,14 +52,18 @@ impl Rules {
         if let Some(error) = self.refused_accounts.get(&event.identity.account) {
             return Err(refused(error, &event.identity.account));
         }
-        let Some(aggregation) = self.metrics.get(&event.metric) else {
+        let Some(counting) = self.metrics.get(&event.metric) else {
             return Err(Error::MetricNotFound {
                 metric: event.metric,
                 field: "metric".to_owned(),
             });
         };
         let mut violations = Violations::default();
-        violations.take("amount", aggregation.check_amount(event.amount));
+        let returned = event.origin == Origin::Return;
+        if returned && counting.kind != MetricKind::Level {
+            violations.add("metric", "must be a LEVEL, of which units can be given back");
+        }
+        violations.take("amount", counting.aggregation.check_amount(event.amount));
         violations.finish()?;
         let Some(event_at) = event.accepted_at(self.now) else {
             return Err(Error::EventTimeOutOfRange {
@@ -68,6 +72,7 @@ impl Rules {
         };
         Ok(Accepted {
             payload_hash: event.payload_hash(self.content_hash.as_ref()),
+            moves_level: counting.kind == MetricKind::Level,
             event,
             event_at,
         })
@@ -157,6 +162,10 @@ impl Service {
                     event_id: identity.event_id.to_string(),
                     source_name: identity.source.to_string(),
                 }),
+                Outcome::Denied => Err(Error::RequestDenied),
+                Outcome::SlicesRefused(slices) => Err(Error::SlicesRefused { slices }),
+                Outcome::LevelBelowZero => Err(Error::LevelBelowZero),
+                Outcome::LevelOutOfRange => Err(Error::SumOutOfRange),
                 Outcome::Withheld => Err(Error::BatchRefused),
             }
         });

@@ -1,24 +1,34 @@
 //! The metrics that may be recorded.
 
-use octroi_core::{Aggregation, Metric, MetricSlug};
+use octroi_core::{Aggregation, Metric, MetricKind, MetricSlug};
 use octroi_kit::db::{DatabaseError, corrupt};
 use sqlx::PgConnection;
 
 use crate::error::Error;
 
-/// The metrics of the catalog, with how their amounts become one figure.
+/// How a metric counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counting {
+    /// Whether it adds up or is held.
+    pub kind: MetricKind,
+    /// How amounts become one figure.
+    pub aggregation: Aggregation,
+}
+
+/// The metrics of the catalog, with how they count.
 pub async fn list_metrics(
     connection: &mut PgConnection,
-) -> Result<Vec<(MetricSlug, Aggregation)>, DatabaseError> {
-    let rows: Vec<(String, String)> = sqlx::query_as("SELECT slug, aggregation FROM metric")
+) -> Result<Vec<(MetricSlug, Counting)>, DatabaseError> {
+    let rows: Vec<(String, String, String)> = sqlx::query_as("SELECT slug, kind, aggregation FROM metric")
         .fetch_all(connection)
         .await?;
     rows.into_iter()
-        .map(|(slug, aggregation)| {
+        .map(|(slug, kind, aggregation)| {
             let slug = MetricSlug::parse(&slug).map_err(corrupt("metric"))?;
             let aggregation =
                 Aggregation::from_name(&aggregation).ok_or(DatabaseError::Corrupt { what: "aggregation" })?;
-            Ok((slug, aggregation))
+            let kind = MetricKind::from_name(&kind).ok_or(DatabaseError::Corrupt { what: "metric kind" })?;
+            Ok((slug, Counting { kind, aggregation }))
         })
         .collect()
 }

@@ -24,7 +24,8 @@ pub async fn insert_events(
 ) -> Result<HashSet<Identity>, DatabaseError> {
     let text =
         |part: fn(&Event) -> &str| -> Vec<&str> { events.iter().map(|one| part(&one.event)).collect() };
-    let amounts: Vec<i64> = events.iter().map(|one| one.event.amount.as_i64()).collect();
+    let amounts: Vec<i64> = events.iter().map(|one| one.recorded_amount().as_i64()).collect();
+    let charged: Vec<i64> = events.iter().map(|one| one.charged_amount().as_i64()).collect();
     let times: Vec<OffsetDateTime> = events.iter().map(|one| to_sql(one.event_at)).collect();
     let backfills: Vec<bool> = events.iter().map(|one| one.event.backfill).collect();
     let properties: Vec<Json<&BTreeMap<String, String>>> =
@@ -32,9 +33,10 @@ pub async fn insert_events(
     let hashes: Vec<&[u8]> = events.iter().map(|one| &one.payload_hash[..]).collect();
     let inserted: Vec<(String, String, String)> = sqlx::query_as(
         "INSERT INTO usage_event
-             (account_id, source, event_id, metric, amount, event_at, origin, backfill, properties, payload_hash, recorded_at)
-         SELECT *, $11 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::timestamptz[],
-                              $7::text[], $8::boolean[], $9::jsonb[], $10::bytea[])
+             (account_id, source, event_id, metric, amount, event_at, origin, backfill, properties, payload_hash,
+              charged_amount, recorded_at)
+         SELECT *, $12 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::timestamptz[],
+                              $7::text[], $8::boolean[], $9::jsonb[], $10::bytea[], $11::bigint[])
          ON CONFLICT DO NOTHING
          RETURNING account_id, source, event_id",
     )
@@ -48,6 +50,7 @@ pub async fn insert_events(
     .bind(backfills)
     .bind(properties)
     .bind(hashes)
+    .bind(charged)
     .bind(to_sql(now))
     .fetch_all(connection)
     .await?;
@@ -90,6 +93,14 @@ pub async fn delete_events(connection: &mut PgConnection, events: &[&Accepted]) 
     )
 }
 
+/// The number of this transaction, by which snapshots of the ledger know it.
+pub async fn current_transaction(connection: &mut PgConnection) -> Result<u64, DatabaseError> {
+    let number: String = sqlx::query_scalar("SELECT pg_current_xact_id()::text")
+        .fetch_one(connection)
+        .await?;
+    number.parse().map_err(corrupt("transaction"))
+}
+
 fn identity((account, source, event_id): (String, String, String)) -> Result<Identity, DatabaseError> {
     Ok(Identity {
         account: AccountId::parse(&account).map_err(corrupt("account id"))?,
@@ -106,8 +117,8 @@ pub async fn list_known(
     if identities.is_empty() {
         return Ok(HashMap::new());
     }
-    let rows: Vec<(String, String, String, Vec<u8>, OffsetDateTime)> = sqlx::query_as(
-        "SELECT account_id, source, event_id, payload_hash, recorded_at
+    let rows: Vec<(String, String, String, Vec<u8>, OffsetDateTime, bool)> = sqlx::query_as(
+        "SELECT account_id, source, event_id, payload_hash, recorded_at, origin = 'denial'
          FROM usage_event JOIN unnest($1::text[], $2::text[], $3::text[]) AS asked (account_id, source, event_id)
          USING (account_id, source, event_id)",
     )
@@ -117,13 +128,14 @@ pub async fn list_known(
     .fetch_all(connection)
     .await?;
     rows.into_iter()
-        .map(|(account, source, event_id, hash, recorded_at)| {
+        .map(|(account, source, event_id, hash, recorded_at, denied)| {
             let payload_hash = hash.try_into().map_err(corrupt("payload hash"))?;
             Ok((
                 identity((account, source, event_id))?,
                 Known {
                     payload_hash,
                     recorded_at: from_sql(recorded_at),
+                    denied,
                 },
             ))
         })
@@ -143,6 +155,7 @@ type EventRow = (
     Json<BTreeMap<String, String>>,
     i64,
     Vec<u8>,
+    i64,
 );
 
 /// Up to `limit` events of an account before the place `before`, the newest first.
@@ -155,9 +168,10 @@ pub async fn list_events(
 ) -> Result<Vec<RecordedEvent>, Error> {
     let rows: Vec<EventRow> = sqlx::query_as(
         "SELECT account_id, source, event_id, metric, amount, event_at, recorded_at, origin, backfill, properties, sequence,
-                payload_hash
+                payload_hash, charged_amount
          FROM usage_event
          WHERE account_id = $1 AND ($2::text IS NULL OR metric = $2) AND ($3::bigint IS NULL OR sequence < $3)
+           AND origin <> 'denial'
          ORDER BY sequence DESC LIMIT $4",
     )
     .bind(account.as_str())
@@ -177,8 +191,8 @@ pub async fn find_event(
 ) -> Result<Option<RecordedEvent>, DatabaseError> {
     let row: Option<EventRow> = sqlx::query_as(
         "SELECT account_id, source, event_id, metric, amount, event_at, recorded_at, origin, backfill, properties, sequence,
-                payload_hash
-         FROM usage_event WHERE account_id = $1 AND source = $2 AND event_id = $3",
+                payload_hash, charged_amount
+         FROM usage_event WHERE account_id = $1 AND source = $2 AND event_id = $3 AND origin <> 'denial'",
     )
     .bind(identity.account.as_str())
     .bind(identity.source.as_str())
@@ -202,6 +216,7 @@ fn recorded_event(row: EventRow) -> Result<RecordedEvent, DatabaseError> {
         properties,
         sequence,
         payload_hash,
+        charged,
     ) = row;
     let event = Event {
         identity: identity((account, source, event_id))?,
@@ -211,10 +226,12 @@ fn recorded_event(row: EventRow) -> Result<RecordedEvent, DatabaseError> {
         properties: properties.0,
         origin: Origin::from_name(&origin).ok_or(DatabaseError::Corrupt { what: "origin" })?,
         backfill,
+        charges: Vec::new(),
     };
     Ok(RecordedEvent {
         event,
         recorded_at: from_sql(recorded_at),
+        charged: Units::try_from(charged).map_err(corrupt("charge"))?,
         sequence,
         payload_hash: payload_hash.try_into().map_err(corrupt("payload hash"))?,
     })

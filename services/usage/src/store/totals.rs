@@ -10,27 +10,34 @@ use crate::{
     error::Error,
 };
 
-/// Sums the ledger by origin, and the rollups beside it where they are asked for. An empty range is not looked
-/// up.
+/// Sums the ledger by origin, and the rollups beside it where they are asked for, with the snapshot that says which
+/// commits the sums of the ledger have. An empty range is not looked up, and has no snapshot.
 pub async fn sum_ledger(
     connection: &mut PgConnection,
     query: &TotalsQuery,
-) -> Result<Vec<MetricTotal>, Error> {
+) -> Result<(Vec<MetricTotal>, String), Error> {
     if query.range.end <= query.range.start {
         let empty = query.metrics.iter().map(|metric| total_of(metric, &[], &[]));
-        return empty.collect();
+        let empty: Result<Vec<MetricTotal>, Error> = empty.collect();
+        return Ok((empty?, String::new()));
     }
     let account = query.account.as_ref().map(AccountId::as_str);
     let metrics: Vec<&str> = query.metrics.iter().map(MetricSlug::as_str).collect();
     let start = to_sql(query.range.start);
     let end = query.range.is_bounded().then(|| to_sql(query.range.end));
-    let ledger: Vec<(String, String, String, i64)> = sqlx::query_as(
-        "SELECT metric, coalesce(sum(amount) FILTER (WHERE origin = 'decision'), 0)::text,
-                coalesce(sum(amount) FILTER (WHERE origin = 'direct'), 0)::text, count(*)
-         FROM usage_event
-         WHERE ($1::text IS NULL OR account_id = $1) AND metric = ANY($2) AND event_at >= $3
-           AND ($4::timestamptz IS NULL OR event_at < $4) AND ($5::text IS NULL OR source = $5)
-         GROUP BY metric",
+    // One statement sees one moment, so the snapshot is that of the sums.
+    let ledger: Vec<LedgerRow> = sqlx::query_as(
+        "SELECT named.metric, coalesce(decided, 0)::text, coalesce(direct, 0)::text, coalesce(returned, 0)::text,
+                coalesce(charged, 0)::text, coalesce(events, 0), pg_current_snapshot()::text
+         FROM unnest($2::text[]) AS named (metric) LEFT JOIN
+             (SELECT metric, sum(amount) FILTER (WHERE origin = 'decision') AS decided,
+                     sum(amount) FILTER (WHERE origin = 'direct') AS direct,
+                     sum(amount) FILTER (WHERE origin = 'return') AS returned,
+                     sum(charged_amount) AS charged, count(*) FILTER (WHERE origin <> 'denial') AS events
+              FROM usage_event
+              WHERE ($1::text IS NULL OR account_id = $1) AND metric = ANY($2) AND event_at >= $3
+                AND ($4::timestamptz IS NULL OR event_at < $4) AND ($5::text IS NULL OR source = $5)
+              GROUP BY metric) AS sums USING (metric)",
     )
     .bind(account)
     .bind(&metrics)
@@ -45,12 +52,14 @@ pub async fn sum_ledger(
     } else {
         Vec::new()
     };
-    query
-        .metrics
-        .iter()
-        .map(|metric| total_of(metric, &ledger, &rollups))
-        .collect()
+    let snapshot = ledger.first().map(|row| row.6.clone()).unwrap_or_default();
+    let totals = (query.metrics.iter()).map(|metric| total_of(metric, &ledger, &rollups));
+    let totals: Result<Vec<MetricTotal>, Error> = totals.collect();
+    Ok((totals?, snapshot))
 }
+
+/// Metric; decided, direct, returned and charged units; number of events; the snapshot.
+type LedgerRow = (String, String, String, String, String, i64, String);
 
 async fn sum_rollups(
     connection: &mut PgConnection,
@@ -73,19 +82,25 @@ async fn sum_rollups(
 
 fn total_of(
     metric: &MetricSlug,
-    ledger: &[(String, String, String, i64)],
+    ledger: &[LedgerRow],
     rollups: &[(String, String)],
 ) -> Result<MetricTotal, Error> {
     let mut total = MetricTotal {
         metric: metric.clone(),
         decided: Units::ZERO,
         direct: Units::ZERO,
+        returned: Units::ZERO,
+        charged: Units::ZERO,
         events: 0,
         rollup: Units::ZERO,
     };
-    if let Some((_, decided, direct, events)) = ledger.iter().find(|row| row.0 == metric.as_str()) {
+    if let Some((_, decided, direct, returned, charged, events, _)) =
+        ledger.iter().find(|row| row.0 == metric.as_str())
+    {
         total.decided = units(decided)?;
         total.direct = units(direct)?;
+        total.returned = units(returned)?;
+        total.charged = units(charged)?;
         total.events = u64::try_from(*events).map_err(corrupt("number of events"))?;
     }
     if let Some((_, amount)) = rollups.iter().find(|row| row.0 == metric.as_str()) {

@@ -91,7 +91,7 @@ impl Plan {
 
     async fn split(dir: &Path, database: &TestDatabase) -> Result<Self> {
         let (redis, bus) = tokio::join!(backends::redis(), backends::rabbitmq());
-        let (counters, bus) = (redis.namespace().await?, bus.namespace());
+        let (answers, bus) = (redis.namespace().await?, bus.namespace());
         let tokens = dir.join("tokens");
         let minting = Call::new(dir, "tokens", &["tokens", "mint", "--dir", text(&tokens)?]);
         minting.ends().await?.succeeded()?;
@@ -121,7 +121,7 @@ impl Plan {
                 _ => with_database(call.set("grpc.listen", address.to_string()), service, database),
             };
             if *service == "quota" {
-                call = with_counters(call, &counters);
+                call = with_answers(call, &answers);
             }
             members.push(Member::new(service, call, Port::reserve()?));
         }
@@ -140,8 +140,8 @@ fn with_database(call: Call, service: &str, database: &TestDatabase) -> Call {
         .set(&format!("{service}.database.connections_max"), CONNECTIONS_MAX)
 }
 
-fn with_counters(call: Call, counters: &RedisNamespace) -> Call {
-    call.set("quota.counters.backend", "redis")
-        .set("quota.counters.url", &counters.url)
-        .set("quota.counters.namespace", &counters.prefix)
+fn with_answers(call: Call, answers: &RedisNamespace) -> Call {
+    call.set("quota.answers.backend", "redis")
+        .set("quota.answers.url", &answers.url)
+        .set("quota.answers.namespace", &answers.prefix)
 }

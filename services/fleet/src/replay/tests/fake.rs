@@ -239,6 +239,7 @@ impl Fake {
             .cloned()
             .map(|event| usage::TrackUsageResult {
                 outcome: Some(self.record(event)),
+                ..usage::TrackUsageResult::default()
             });
         Ok(usage::TrackUsageBatchResponse {
             results: results.collect(),
@@ -281,7 +282,7 @@ impl Fake {
         }
         Ok(usage::GetLedgerTotalsResponse {
             totals: request.metrics.iter().map(total).collect(),
-            rollup_lag_events: 0,
+            ..usage::GetLedgerTotalsResponse::default()
         })
     }
 

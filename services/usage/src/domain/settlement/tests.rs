@@ -1,10 +1,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use octroi_core::{AccountId, EventId, MetricSlug, Source, Units};
+use octroi_core::{AccountId, Charge, EventId, MetricSlug, Source, Units};
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::event::{Event, Origin};
+use crate::domain::{
+    event::{Event, Origin},
+    spends::SliceSpend,
+};
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 const BEFORE: Timestamp = Timestamp::MIN;
@@ -27,9 +30,11 @@ fn accepted(id: u8, content: u8) -> Accepted {
             properties: BTreeMap::new(),
             origin: Origin::Direct,
             backfill: false,
+            charges: Vec::new(),
         },
         event_at: NOW,
         payload_hash: [content; 32],
+        moves_level: false,
     }
 }
 
@@ -52,15 +57,17 @@ fn each(events: &[(u8, u8)]) -> Call {
     call(false, events)
 }
 
-fn ledger(events: &[(u8, u8)]) -> HashMap<Identity, Known> {
+fn ledger(events: &[(u8, u8)]) -> Ledger {
     let known = |content| Known {
         payload_hash: [content; 32],
         recorded_at: BEFORE,
+        denied: false,
     };
-    events
-        .iter()
-        .map(|(id, content)| (identity(*id), known(*content)))
-        .collect()
+    let known = (events.iter()).map(|(id, content)| (identity(*id), known(*content)));
+    Ledger {
+        known: known.collect(),
+        spends: Spends::default(),
+    }
 }
 
 const NEW: Outcome = Outcome::Inserted(NOW);
@@ -136,7 +143,7 @@ fn rows_that_do_not_stand_are_corrected() {
     let known = ledger(&[(1, 1)]);
     let written: Vec<&Accepted> = candidates(&calls)
         .into_iter()
-        .filter(|one| !known.contains_key(&one.event.identity))
+        .filter(|one| !known.known.contains_key(&one.event.identity))
         .collect();
     let settlement = settle(&calls, &known, NOW);
     let corrections = settlement.corrections(&written);
@@ -154,6 +161,209 @@ fn rows_that_do_not_stand_are_corrected() {
         named(&settlement.recorded),
         [("e-2".to_owned(), 2), ("e-3".to_owned(), 1)]
     );
+}
+
+fn slice(number: u128) -> SliceId {
+    SliceId::new(uuid::Uuid::from_u128(number))
+}
+
+fn units(amount: u64) -> Units {
+    Units::new(amount).expect("an amount")
+}
+
+/// A decision of `amount` that is charged to these slices, with their shares.
+fn charged(id: u8, amount: u64, shares: &[(u128, u64)]) -> Accepted {
+    let charge = |(number, amount): &(u128, u64)| Charge {
+        slice: slice(*number),
+        cap: units(10),
+        amount: units(*amount),
+        hard_end_at: Timestamp::MAX,
+    };
+    let mut one = accepted(id, 1);
+    one.event.origin = Origin::Decision;
+    one.event.amount = units(amount);
+    one.event.charges = shares.iter().map(charge).collect();
+    one
+}
+
+fn together(events: Vec<Accepted>) -> Call {
+    Call {
+        events,
+        all_or_nothing: true,
+    }
+}
+
+/// Slices of 10 that have spent this much.
+fn slices(spent: &[(u128, u64)]) -> Ledger {
+    let slices = (spent.iter()).map(|(number, spent)| {
+        let spend = SliceSpend {
+            cap: units(10),
+            spent: units(*spent),
+            open: true,
+        };
+        (slice(*number), spend)
+    });
+    Ledger {
+        spends: Spends {
+            slices: slices.collect(),
+            levels: HashMap::new(),
+        },
+        ..Ledger::default()
+    }
+}
+
+#[track_caller]
+fn check_spends(ledger: &Ledger, calls: &[Call], expected: &[&[Outcome]], spent: &[(u128, u64)]) {
+    let settlement = settle(calls, ledger, NOW);
+    assert_eq!(settlement.outcomes, expected);
+    for (number, spent) in spent {
+        assert_eq!(
+            settlement.spends.slices[&slice(*number)].spent,
+            units(*spent),
+            "slice {number}"
+        );
+    }
+}
+
+#[test]
+fn a_slice_pays_up_to_its_cap_and_who_does_not_fit_is_refused_alone() {
+    let calls = [
+        together(vec![charged(1, 7, &[(1, 7)])]),
+        together(vec![charged(2, 4, &[(1, 4)])]),
+        together(vec![charged(3, 3, &[(1, 3)])]),
+    ];
+    let refused = Outcome::SlicesRefused(vec![slice(1)]);
+    check_spends(
+        &slices(&[(1, 0)]),
+        &calls,
+        &[&[NEW], &[refused], &[NEW]],
+        &[(1, 10)],
+    );
+}
+
+#[test]
+fn a_sealed_slice_and_one_that_nobody_knows_pay_nothing() {
+    let mut ledger = slices(&[(1, 0)]);
+    if let Some(sealed) = ledger.spends.slices.get_mut(&slice(1)) {
+        sealed.open = false;
+    }
+    let calls = [together(vec![charged(1, 5, &[(1, 2), (2, 3)])])];
+    let refused = Outcome::SlicesRefused(vec![slice(1), slice(2)]);
+    check_spends(&ledger, &calls, &[&[refused]], &[(1, 0)]);
+}
+
+#[test]
+fn a_call_that_one_slice_refuses_leaves_every_other_as_it_was() {
+    let calls = [
+        together(vec![charged(1, 5, &[(1, 5)]), charged(2, 5, &[(1, 5), (2, 5)])]),
+        together(vec![charged(3, 10, &[(1, 10)])]),
+    ];
+    let refused = Outcome::SlicesRefused(vec![slice(2)]);
+    let expected: [&[Outcome]; 2] = [&[Withheld, refused], &[NEW]];
+    check_spends(&slices(&[(1, 0), (2, 6)]), &calls, &expected, &[(1, 10), (2, 6)]);
+}
+
+#[test]
+fn an_event_that_is_there_already_is_not_charged_again() {
+    let mut ledger = slices(&[(1, 3)]);
+    ledger.known = ledger_of(1, false);
+    let calls = [together(vec![charged(1, 3, &[(1, 3)])])];
+    check_spends(&ledger, &calls, &[&[OLD]], &[(1, 3)]);
+}
+
+fn ledger_of(id: u8, denied: bool) -> HashMap<Identity, Known> {
+    let known = Known {
+        payload_hash: [1; 32],
+        recorded_at: BEFORE,
+        denied,
+    };
+    HashMap::from([(identity(id), known)])
+}
+
+fn denial(id: u8) -> Accepted {
+    let mut one = accepted(id, 1);
+    one.event.origin = Origin::Denial;
+    one
+}
+
+#[test]
+fn a_denied_request_is_never_recorded_and_a_recorded_one_never_denied() {
+    let call = |one| [together(vec![one])];
+    let mut ledger = slices(&[(1, 0)]);
+    check_spends(&ledger, &call(denial(1)), &[&[NEW]], &[]);
+    ledger.known = ledger_of(1, true);
+    check_spends(&ledger, &call(denial(1)), &[&[Outcome::Denied]], &[]);
+    check_spends(
+        &ledger,
+        &call(charged(1, 3, &[(1, 3)])),
+        &[&[Outcome::Denied]],
+        &[(1, 0)],
+    );
+    ledger.known = ledger_of(1, false);
+    check_spends(&ledger, &call(denial(1)), &[&[OLD]], &[]);
+}
+
+fn of_level(id: u8, origin: Origin, amount: u64) -> Accepted {
+    let mut one = accepted(id, 1);
+    one.event.origin = origin;
+    one.event.amount = units(amount);
+    one.moves_level = true;
+    one
+}
+
+#[test]
+fn a_level_takes_what_is_given_back_and_stays_at_zero_or_above() {
+    let calls = [
+        each(&[]),
+        together(vec![of_level(1, Origin::Decision, 5)]),
+        together(vec![of_level(2, Origin::Return, 6)]),
+        together(vec![of_level(3, Origin::Return, 5)]),
+        together(vec![of_level(4, Origin::Direct, Units::MAX.get())]),
+        together(vec![of_level(5, Origin::Direct, 1)]),
+    ];
+    let ledger = Ledger::default();
+    let settlement = settle(&calls, &ledger, NOW);
+    let expected: [&[Outcome]; 6] = [
+        &[],
+        &[NEW],
+        &[Outcome::LevelBelowZero],
+        &[NEW],
+        &[NEW],
+        &[Outcome::LevelOutOfRange],
+    ];
+    assert_eq!(settlement.outcomes, expected);
+    let levels: Vec<i64> = settlement.spends.levels.into_values().collect();
+    assert_eq!(levels, [Units::MAX.as_i64()]);
+}
+
+proptest! {
+    #[test]
+    fn what_slices_have_spent_is_what_recorded_events_are_charged(
+        spent in proptest::collection::vec(0_u64..=10, 3),
+        calls in proptest::collection::vec(
+            (any::<bool>(), proptest::collection::vec(
+                (0_u8..8, proptest::collection::btree_map(0_u128..3, 1_u64..6, 1..3)), 1..4)), 1..8,
+        ),
+    ) {
+        let before: Vec<(u128, u64)> = (0_u128..).zip(spent).collect();
+        let ledger = slices(&before);
+        let calls: Vec<Call> = calls.into_iter().map(|(all_or_nothing, events)| Call {
+            events: events.into_iter().map(|(id, shares)| {
+                let shares: Vec<(u128, u64)> = shares.into_iter().collect();
+                charged(id, shares.iter().map(|share| share.1).sum(), &shares)
+            }).collect(),
+            all_or_nothing,
+        }).collect();
+        let settlement = settle(&calls, &ledger, NOW);
+        for (number, spent) in before {
+            let charges = settlement.recorded.iter().flat_map(|one| &one.event.charges);
+            let of_slice = charges.filter(|charge| charge.slice == slice(number));
+            let sum: u64 = of_slice.map(|charge| charge.amount.get()).sum();
+            let after = settlement.spends.slices[&slice(number)].spent.get();
+            prop_assert_eq!(after, spent + sum);
+            prop_assert!(after <= 10);
+        }
+    }
 }
 
 /// The same, one call after the other, told as simply as possible.
@@ -210,7 +420,7 @@ proptest! {
         // The rows that are written first become the rows that were settled.
         let written: Vec<&Accepted> = candidates(&calls)
             .into_iter()
-            .filter(|one| !before.contains_key(&one.event.identity))
+            .filter(|one| !before.known.contains_key(&one.event.identity))
             .collect();
         let corrections = settlement.corrections(&written);
         let mut rows: BTreeSet<(String, u8)> = written.iter().map(|one| row(one)).collect();

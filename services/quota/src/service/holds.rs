@@ -1,0 +1,225 @@
+//! `ReserveQuota`: amounts that are held until it is known what was used.
+
+use jiff::Timestamp;
+use octroi_core::AccountId;
+use octroi_kit::db::{DatabaseError, Scope};
+use uuid::Uuid;
+
+use super::{Service, check_quota::Question};
+use crate::{
+    answers::RequestKey,
+    domain::{
+        check::Check,
+        decision::{Attempt, Decision},
+        hold::{Hold, OPEN_MAX, hold_number, slice_of},
+        slice::SliceKind,
+    },
+    error::Error,
+    escrow::{Ask, Carved, Need, Terms},
+    store::{self, SliceRow},
+};
+
+/// How often a hold is tried anew because the limits changed meanwhile.
+const TRIES_MAX: u32 = 8;
+
+/// What became of trying to hold.
+enum Held {
+    Yes,
+    No,
+    /// Something changed meanwhile.
+    Again,
+}
+
+/// The answer to a reservation.
+#[derive(Clone, Debug)]
+pub struct Reservation {
+    /// The decision.
+    pub decision: Decision,
+    /// The hold and when it expires, where it was allowed.
+    pub hold: Option<(Hold, Timestamp)>,
+}
+
+impl Service {
+    /// Takes amounts and holds them for `ttl_s` seconds.
+    ///
+    /// # Errors
+    /// [`Error`] where it cannot be decided; a denial is none.
+    pub async fn reserve_quota(
+        &self,
+        check: Check,
+        key: RequestKey,
+        ttl_s: i64,
+    ) -> Result<Reservation, Error> {
+        let reserve = self.reserve_once(&check, &key, ttl_s);
+        self.turns.one_at_a_time(&check.account, &key, reserve).await
+    }
+
+    async fn reserve_once(&self, check: &Check, key: &RequestKey, ttl_s: i64) -> Result<Reservation, Error> {
+        let number = hold_number(&check.account, &key.caller, key.request.as_str());
+        let decision_id = check.decision_id(&key.caller, &key.request);
+        for _ in 0..TRIES_MAX {
+            let question = self.question(check, decision_id.clone()).await?;
+            if let Some(before) = self.reserved_before(check, key, number, &question).await? {
+                return Ok(before);
+            }
+            if !question.missing_features.is_empty() {
+                return self.not_reserved(check, &question).await;
+            }
+            let hold = Hold {
+                id: number,
+                reserved_at: question.now,
+                caller: key.caller.clone(),
+                items: check.items.clone(),
+            };
+            let expires_at = hold.renewed_until(question.now, ttl_s);
+            match self.carve_hold(check, &question, &hold, expires_at).await? {
+                Held::Yes => {
+                    let levels = self
+                        .escrow
+                        .levels(&check.account, &question.keys(), question.now)
+                        .await?;
+                    return Ok(Reservation {
+                        decision: question.decide(&levels, Attempt::Took),
+                        hold: Some((hold, expires_at)),
+                    });
+                }
+                Held::No => return self.not_reserved(check, &question).await,
+                Held::Again => {}
+            }
+        }
+        Err(Error::Database(DatabaseError::Aborted))
+    }
+
+    /// Carves a slice of each limited metric, all of them or none.
+    async fn carve_hold(
+        &self,
+        check: &Check,
+        question: &Question,
+        hold: &Hold,
+        expires_at: Timestamp,
+    ) -> Result<Held, Error> {
+        let account = &check.account;
+        let asks = asks(account, question, hold, expires_at);
+        if asks.is_empty() {
+            return Ok(Held::Yes);
+        }
+        let of = account.clone();
+        let open = self
+            .db
+            .transaction(Scope::AllAccounts, move |connection| {
+                Box::pin(async move { store::has_open_holds(connection, &of, OPEN_MAX).await })
+            })
+            .await?;
+        if open {
+            return Err(Error::TooManyHolds { max: OPEN_MAX });
+        }
+        let carved = self.escrow.carve_all(asks.clone()).await?;
+        if carved.iter().all(|one| matches!(one, Carved::Slice(_))) {
+            return Ok(Held::Yes);
+        }
+        if carved.contains(&Carved::Stale) {
+            self.holdings.forget(account);
+            return Ok(Held::Again);
+        }
+        if carved.contains(&Carved::Exists) {
+            // Another attempt of the request was faster.
+            return Ok(Held::Again);
+        }
+        // What replicas have and do not spend may be held instead.
+        let mut recalled = false;
+        for (ask, _) in (asks.iter().zip(&carved)).filter(|(_, one)| matches!(one, Carved::Full(_))) {
+            recalled |= self.escrow.recall_all(account, &ask.metric).await?;
+        }
+        if !recalled {
+            return Ok(Held::No);
+        }
+        let again = self.escrow.carve_all(asks).await?;
+        if again.iter().all(|one| matches!(one, Carved::Slice(_))) {
+            return Ok(Held::Yes);
+        }
+        let full = again.iter().any(|one| matches!(one, Carved::Full(_)));
+        Ok(if full { Held::No } else { Held::Again })
+    }
+
+    async fn not_reserved(&self, check: &Check, question: &Question) -> Result<Reservation, Error> {
+        let levels = self
+            .escrow
+            .levels(&check.account, &question.keys(), Timestamp::MAX)
+            .await?;
+        Ok(Reservation {
+            decision: question.decide(&levels, Attempt::Refused),
+            hold: None,
+        })
+    }
+
+    /// The hold that the same request made before, whatever became of it.
+    async fn reserved_before(
+        &self,
+        check: &Check,
+        key: &RequestKey,
+        number: Uuid,
+        question: &Question,
+    ) -> Result<Option<Reservation>, Error> {
+        let rows = self.slices_of_hold(number).await?;
+        let Some(first) = rows.first() else {
+            return Ok(None);
+        };
+        let limited = question.needs.iter().filter(|need| !need.windows.is_empty());
+        let same = limited.clone().count() == rows.len()
+            && limited.clone().all(|need| {
+                rows.iter()
+                    .any(|row| row.slice.metric == need.metric && row.slice.cap == need.amount)
+            });
+        if !same {
+            return Err(Error::RequestIdReused {
+                request_id: key.request.clone(),
+            });
+        }
+        let hold = Hold {
+            id: number,
+            reserved_at: first.carved_at,
+            caller: key.caller.clone(),
+            items: check.items.clone(),
+        };
+        let levels = self
+            .escrow
+            .levels(&check.account, &question.keys(), Timestamp::MAX)
+            .await?;
+        Ok(Some(Reservation {
+            decision: Decision {
+                repeated_request: true,
+                ..question.decide(&levels, Attempt::Took)
+            },
+            hold: Some((hold, first.slice.spend_until)),
+        }))
+    }
+
+    pub(super) async fn slices_of_hold(&self, hold: Uuid) -> Result<Vec<SliceRow>, Error> {
+        Ok(self
+            .db
+            .transaction(Scope::AllAccounts, move |connection| {
+                Box::pin(store::list_hold(connection, hold))
+            })
+            .await?)
+    }
+}
+
+fn asks(account: &AccountId, question: &Question, hold: &Hold, expires_at: Timestamp) -> Vec<Ask> {
+    let limited = question.needs.iter().filter(|need| !need.windows.is_empty());
+    let ask = |need: &Need| Ask {
+        account: account.clone(),
+        metric: need.metric.clone(),
+        kind: SliceKind::Hold,
+        need: need.amount,
+        want: need.amount,
+        windows: need.windows.clone(),
+        revision: question.limits.revision,
+        terms: Terms::Given {
+            spend_until: expires_at,
+            hard_end_at: hold.hard_end_at(),
+        },
+        id: slice_of(hold.id, &need.metric),
+        owner: hold.id,
+    };
+    limited.map(ask).collect()
+}

@@ -1,0 +1,338 @@
+//! Slices of limits.
+
+use std::collections::HashSet;
+
+use jiff::Timestamp;
+use octroi_core::{AccountId, MetricSlug, SliceId, Units};
+use octroi_kit::db::{DatabaseError, corrupt, from_sql, to_sql};
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::windows::{period_from_name, units};
+use crate::domain::{
+    slice::{Slice, SliceKind, common},
+    window::WindowKey,
+};
+
+/// Writes down slices that were carved, each with its owner, and answers which are new: one whose id is there already
+/// stays as it is.
+pub async fn insert_slices(
+    connection: &mut PgConnection,
+    slices: &[(Slice, Uuid)],
+    now: Timestamp,
+) -> Result<HashSet<SliceId>, DatabaseError> {
+    let of = |part: fn(&Slice) -> OffsetDateTime| -> Vec<OffsetDateTime> {
+        slices.iter().map(|(slice, _)| part(slice)).collect()
+    };
+    // Arrays of arrays must be rectangular, so the windows come as texts: `{hour,day}`.
+    let lists = |part: fn(&WindowKey) -> String| -> Vec<String> {
+        let list = |windows: &[WindowKey]| windows.iter().map(part).collect::<Vec<_>>().join(",");
+        slices
+            .iter()
+            .map(|(slice, _)| format!("{{{}}}", list(&slice.windows)))
+            .collect()
+    };
+    let inserted: Vec<Uuid> = sqlx::query_scalar(
+        "INSERT INTO slice (id, account_id, metric, kind, owner, cap, state, periods, starts, ends,
+                            carved_at, spend_until, hard_end_at)
+         SELECT id, account_id, metric, kind, owner, cap, 'open', periods::text[], starts::timestamptz[],
+                ends::timestamptz[], $12, spend_until, hard_end_at
+         FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::bigint[], $7::text[], $8::text[],
+                     $9::text[], $10::timestamptz[], $11::timestamptz[])
+              AS s (id, account_id, metric, kind, owner, cap, periods, starts, ends, spend_until, hard_end_at)
+         ON CONFLICT DO NOTHING RETURNING id",
+    )
+    .bind(slices.iter().map(|(slice, _)| slice.id.uuid()).collect::<Vec<_>>())
+    .bind(slices.iter().map(|(slice, _)| slice.account.as_str()).collect::<Vec<_>>())
+    .bind(slices.iter().map(|(slice, _)| slice.metric.as_str()).collect::<Vec<_>>())
+    .bind(slices.iter().map(|(slice, _)| slice.kind.as_str()).collect::<Vec<_>>())
+    .bind(slices.iter().map(|(_, owner)| *owner).collect::<Vec<_>>())
+    .bind(slices.iter().map(|(slice, _)| slice.cap.as_i64()).collect::<Vec<_>>())
+    .bind(lists(|key| key.period.as_str().to_owned()))
+    .bind(lists(|key| format!("\"{}\"", key.start)))
+    .bind(lists(|key| {
+        if key.end == Timestamp::MAX { "NULL".to_owned() } else { format!("\"{}\"", key.end) }
+    }))
+    .bind(of(|slice| to_sql(slice.spend_until)))
+    .bind(of(|slice| to_sql(slice.hard_end_at)))
+    .bind(to_sql(now))
+    .fetch_all(connection)
+    .await?;
+    Ok(inserted.into_iter().map(SliceId::new).collect())
+}
+
+/// A slice as it is written down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SliceRow {
+    /// The slice.
+    pub slice: Slice,
+    /// Who has it: a process, or a hold.
+    pub owner: Uuid,
+    /// Whether it is still open.
+    pub open: bool,
+    /// What was charged to it, where it is sealed.
+    pub charge: Option<Units>,
+    /// When it was carved.
+    pub carved_at: Timestamp,
+}
+
+#[derive(sqlx::FromRow)]
+struct StoredSlice {
+    id: Uuid,
+    account_id: String,
+    metric: String,
+    kind: String,
+    owner: Uuid,
+    cap: i64,
+    state: String,
+    charge: Option<i64>,
+    periods: Vec<String>,
+    starts: Vec<OffsetDateTime>,
+    ends: Vec<Option<OffsetDateTime>>,
+    carved_at: OffsetDateTime,
+    spend_until: OffsetDateTime,
+    hard_end_at: OffsetDateTime,
+}
+
+const SLICE_COLUMNS: &str =
+    "s.id, s.account_id, s.metric, s.kind, s.owner, s.cap, s.state, s.charge, s.periods,
+    s.starts, s.ends, s.carved_at, s.spend_until, s.hard_end_at";
+
+impl TryFrom<StoredSlice> for SliceRow {
+    type Error = DatabaseError;
+
+    fn try_from(row: StoredSlice) -> Result<Self, DatabaseError> {
+        let metric = MetricSlug::parse(&row.metric).map_err(corrupt("metric"))?;
+        let windows: Result<Vec<WindowKey>, DatabaseError> =
+            (row.periods.iter().zip(row.starts).zip(row.ends))
+                .map(|((period, start), end)| {
+                    Ok(WindowKey {
+                        metric: metric.clone(),
+                        period: period_from_name(period)?,
+                        start: from_sql(start),
+                        end: end.map_or(Timestamp::MAX, from_sql),
+                    })
+                })
+                .collect();
+        let windows = windows?;
+        Ok(Self {
+            slice: Slice {
+                id: SliceId::new(row.id),
+                account: AccountId::parse(&row.account_id).map_err(corrupt("account id"))?,
+                metric,
+                kind: SliceKind::from_name(&row.kind).ok_or(DatabaseError::Corrupt {
+                    what: "kind of slice",
+                })?,
+                cap: units(row.cap)?,
+                covers: common(&windows),
+                windows,
+                spend_until: from_sql(row.spend_until),
+                hard_end_at: from_sql(row.hard_end_at),
+            },
+            owner: row.owner,
+            open: row.state == "open",
+            charge: row.charge.map(units).transpose()?,
+            carved_at: from_sql(row.carved_at),
+        })
+    }
+}
+
+fn read(rows: Vec<StoredSlice>) -> Result<Vec<SliceRow>, DatabaseError> {
+    rows.into_iter().map(SliceRow::try_from).collect()
+}
+
+/// Closes slices that are open, so that they can be sealed; those that others closed before are among the answer,
+/// those that are sealed are not.
+pub async fn close_slices(
+    connection: &mut PgConnection,
+    slices: &[SliceId],
+) -> Result<Vec<SliceRow>, DatabaseError> {
+    let statement = format!(
+        "UPDATE slice AS s SET state = 'closing'
+         FROM (SELECT id FROM slice WHERE id = ANY($1) AND state <> 'sealed' ORDER BY id FOR UPDATE) AS named
+         WHERE s.id = named.id RETURNING {SLICE_COLUMNS}"
+    );
+    let rows: Vec<StoredSlice> = sqlx::query_as(sqlx::AssertSqlSafe(statement))
+        .bind(ids(slices))
+        .fetch_all(connection)
+        .await?;
+    read(rows)
+}
+
+fn ids(slices: &[SliceId]) -> Vec<Uuid> {
+    slices.iter().map(|slice| slice.uuid()).collect()
+}
+
+/// Notes what was charged to slices that are closing, and answers which were still; no slice is applied twice. Only
+/// holds are remembered, because their requests may come again.
+pub async fn apply_charges(
+    connection: &mut PgConnection,
+    charges: &[(SliceId, Units)],
+) -> Result<Vec<SliceId>, DatabaseError> {
+    let (ids, charged): (Vec<Uuid>, Vec<i64>) = charges
+        .iter()
+        .map(|(slice, charge)| (slice.uuid(), charge.as_i64()))
+        .unzip();
+    let applied: Vec<Uuid> = sqlx::query_scalar(
+        "WITH given AS (SELECT * FROM unnest($1::uuid[], $2::bigint[]) AS c (id, charge)),
+              gone AS (DELETE FROM slice USING given
+                       WHERE slice.id = given.id AND state = 'closing' AND kind <> 'hold' RETURNING slice.id),
+              kept AS (UPDATE slice SET state = 'sealed', charge = given.charge FROM given
+                       WHERE slice.id = given.id AND state = 'closing' AND kind = 'hold' RETURNING slice.id)
+         SELECT id FROM gone UNION ALL SELECT id FROM kept",
+    )
+    .bind(ids)
+    .bind(charged)
+    .fetch_all(connection)
+    .await?;
+    Ok(applied.into_iter().map(SliceId::new).collect())
+}
+
+/// Which slices are looked for.
+#[derive(Clone, Copy, Debug)]
+pub enum Which<'a> {
+    /// Those of one account and metric that replicas have, carved before an instant, but one's own.
+    Others {
+        /// Whose.
+        account: &'a AccountId,
+        /// Of which metric.
+        metric: &'a MetricSlug,
+        /// Whose are not looked for.
+        own: Uuid,
+        /// They are older than this.
+        carved_before: Timestamp,
+    },
+    /// Those of one account, of replicas.
+    OfAccount(&'a AccountId),
+    /// Those that are past their time, closing, or of replicas that were not seen since an instant.
+    Done {
+        /// The time.
+        now: Timestamp,
+        /// Replicas that were not seen since then are gone.
+        seen_since: Timestamp,
+        /// The most.
+        limit: i64,
+    },
+}
+
+/// Slices that are not sealed.
+pub async fn list_slices(
+    connection: &mut PgConnection,
+    which: Which<'_>,
+) -> Result<Vec<SliceRow>, DatabaseError> {
+    let select =
+        |rest: &str| sqlx::AssertSqlSafe(format!("SELECT {SLICE_COLUMNS} FROM slice s WHERE {rest}"));
+    let rows: Vec<StoredSlice> = match which {
+        Which::Others {
+            account,
+            metric,
+            own,
+            carved_before,
+        } => {
+            sqlx::query_as(select(
+                "state <> 'sealed' AND account_id = $1 AND metric = $2 AND kind = 'replica' AND owner <> $3
+                 AND carved_at < $4",
+            ))
+            .bind(account.as_str())
+            .bind(metric.as_str())
+            .bind(own)
+            .bind(to_sql(carved_before))
+            .fetch_all(connection)
+            .await?
+        }
+        Which::OfAccount(account) => {
+            sqlx::query_as(select("state <> 'sealed' AND account_id = $1 AND kind = 'replica'"))
+                .bind(account.as_str())
+                .fetch_all(connection)
+                .await?
+        }
+        Which::Done {
+            now,
+            seen_since,
+            limit,
+        } => {
+            sqlx::query_as(select(
+                "s.id IN ((SELECT id FROM slice WHERE state = 'open' AND spend_until <= $1 ORDER BY spend_until LIMIT $3)
+                          UNION ALL (SELECT id FROM slice WHERE state = 'closing' LIMIT $3)
+                          UNION ALL (SELECT id FROM slice WHERE state = 'open' AND kind <> 'hold' AND owner NOT IN
+                                         (SELECT id FROM replica WHERE seen_at >= $2) LIMIT $3))",
+            ))
+            .bind(to_sql(now))
+            .bind(to_sql(seen_since))
+            .bind(limit)
+            .fetch_all(connection)
+            .await?
+        }
+    };
+    read(rows)
+}
+
+/// The slices of a hold, sealed ones included.
+pub async fn list_hold(connection: &mut PgConnection, hold: Uuid) -> Result<Vec<SliceRow>, DatabaseError> {
+    let statement =
+        format!("SELECT {SLICE_COLUMNS} FROM slice s WHERE id = ANY(SELECT id FROM slice WHERE owner = $1)");
+    let rows: Vec<StoredSlice> = sqlx::query_as(sqlx::AssertSqlSafe(statement))
+        .bind(hold)
+        .fetch_all(connection)
+        .await?;
+    read(rows)
+}
+
+/// Whether an account has as many open holds as it may.
+pub async fn has_open_holds(
+    connection: &mut PgConnection,
+    account: &AccountId,
+    max: u64,
+) -> Result<bool, DatabaseError> {
+    // Slices of holds that are open; a hold of several metrics counts as often.
+    let full: Option<i32> = sqlx::query_scalar(
+        "SELECT 1 FROM slice WHERE account_id = $1 AND kind = 'hold' AND state = 'open' OFFSET $2 LIMIT 1",
+    )
+    .bind(account.as_str())
+    .bind(i64::try_from(max.saturating_sub(1)).unwrap_or(i64::MAX))
+    .fetch_optional(connection)
+    .await?;
+    Ok(full.is_some())
+}
+
+/// Lets every slice of a hold that is open at `now` live until `until` or longer, and answers until when; none where
+/// none is open.
+pub async fn renew_hold(
+    connection: &mut PgConnection,
+    hold: Uuid,
+    now: Timestamp,
+    until: Timestamp,
+) -> Result<Option<Timestamp>, DatabaseError> {
+    let renewed: Vec<OffsetDateTime> = sqlx::query_scalar(
+        "UPDATE slice SET spend_until = greatest(spend_until, $3)
+         WHERE owner = $1 AND kind = 'hold' AND state = 'open' AND spend_until > $2 RETURNING spend_until",
+    )
+    .bind(hold)
+    .bind(to_sql(now))
+    .bind(to_sql(until))
+    .fetch_all(connection)
+    .await?;
+    Ok(renewed.into_iter().map(from_sql).min())
+}
+
+/// Notes that a replica is alive, and forgets those that were not seen for a day.
+pub async fn see_replica(
+    connection: &mut PgConnection,
+    replica: Uuid,
+    now: Timestamp,
+) -> Result<(), DatabaseError> {
+    sqlx::query(
+        "INSERT INTO replica (id, seen_at) VALUES ($1, $2)
+         ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at",
+    )
+    .bind(replica)
+    .bind(to_sql(now))
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query("DELETE FROM replica WHERE seen_at < $1 - interval '1 day'")
+        .bind(to_sql(now))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
