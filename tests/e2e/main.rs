@@ -2,6 +2,7 @@
 
 mod asks;
 mod batches;
+mod buffered;
 mod callers;
 mod client;
 mod clock;

@@ -1,3 +1,5 @@
 //! Stories told end to end, in both topologies, and the rules of the house.
 
+#[cfg(target_os = "linux")]
+pub mod bench;
 pub mod harness;

@@ -27,13 +27,19 @@ macro_rules! text_id {
             /// The most characters of such an id.
             pub const LENGTH_MAX: usize = $max;
 
+            /// Whether `text` is such an id.
+            #[must_use]
+            pub fn is_valid(text: &str) -> bool {
+                let allowed: fn(u8) -> bool = $allowed;
+                !text.is_empty() && text.len() <= Self::LENGTH_MAX && text.bytes().all(allowed)
+            }
+
             /// Checks `text` and makes the id.
             ///
             /// # Errors
             /// [`InvalidId`] where a character or the length is not allowed.
             pub fn parse(text: &str) -> Result<Self, InvalidId> {
-                let allowed: fn(u8) -> bool = $allowed;
-                if text.is_empty() || text.len() > Self::LENGTH_MAX || !text.bytes().all(allowed) {
+                if !Self::is_valid(text) {
                     return Err(InvalidId { length_min: 1, length_max: Self::LENGTH_MAX, alphabet: $alphabet });
                 }
                 Ok(Self(Arc::from(text)))

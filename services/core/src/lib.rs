@@ -18,7 +18,7 @@ pub use clock::Clock;
 pub use entitlement::{Entitlements, FeaturePlans, Limit, LimitMode, Stage, UnreachablePolicy};
 pub use id::{AccountId, EventId, FeatureSlug, InvalidId, MetricSlug, PlanSlug, RequestId, Source};
 pub use kind::{ErrorKind, FieldViolation, ServiceError, Violations};
-pub use metric::{Aggregation, Metric, MetricKind};
+pub use metric::{Aggregation, Metric, MetricKind, Recording};
 pub use money::Money;
 pub use period::{Anchor, Period, Window};
 pub use quantity::Units;

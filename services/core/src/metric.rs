@@ -65,6 +65,20 @@ impl Aggregation {
     }
 }
 
+/// When a decision about a metric is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Recording {
+    /// Once the ledger has it.
+    #[default]
+    Durable,
+    /// At once; a replica sums what it answered and tells the ledger a little later. A sum that was not told dies
+    /// with its replica, and its slice of the limit stays counted.
+    Buffered,
+}
+
+named!(Recording { Durable => "durable", Buffered => "buffered" });
+
 /// What is counted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Metric {
@@ -82,6 +96,8 @@ pub struct Metric {
     pub unit: String,
     /// Whether use of it changes the customer's data; the READ_ONLY stage stops it.
     pub write: bool,
+    /// When a decision about it is answered. A LEVEL is always durable.
+    pub recording: Recording,
 }
 
 #[cfg(test)]

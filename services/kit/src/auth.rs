@@ -11,11 +11,7 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use axum::{
-    extract::{Request, State},
-    middleware::Next,
-    response::Response,
-};
+use axum::extract::Request;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use octroi_core::{AccountId, ErrorKind};
 use octroi_proto::errors::v1::ErrorReason;
@@ -280,6 +276,27 @@ impl Auth {
         mac.finalize().into_bytes().into()
     }
 
+    /// Tells the handler of a call who makes it, and for whom.
+    ///
+    /// # Errors
+    /// A refusal where the caller is not known or may not call the method.
+    pub(crate) fn admit(&self, request: &mut Request) -> Result<(), Status> {
+        let caller = self.authenticate(request)?;
+        if let Some(header) = request.headers().get(PRINCIPAL_HEADER) {
+            let principal = header
+                .to_str()
+                .ok()
+                .and_then(|header| self.verify_principal(header));
+            let principal = principal.ok_or_else(|| {
+                let message = "the principal's signature is not ours";
+                refusal(ErrorKind::Unauthenticated, ErrorReason::TokenInvalid, message)
+            })?;
+            request.extensions_mut().insert(Arc::new(principal));
+        }
+        request.extensions_mut().insert(caller);
+        Ok(())
+    }
+
     fn authenticate(&self, request: &Request) -> Result<Arc<Caller>, Status> {
         let unauthenticated =
             |message| refusal(ErrorKind::Unauthenticated, ErrorReason::TokenInvalid, message);
@@ -349,27 +366,6 @@ fn callers_by_hash(file: &CallersFile) -> Result<HashMap<[u8; 32], Arc<Caller>>,
         }
     }
     Ok(callers)
-}
-
-/// The layer: refuses whoever is not known or may not call the method, and tells the handler who calls.
-pub(crate) async fn layer(State(auth): State<Auth>, mut request: Request, next: Next) -> Response {
-    let caller = match auth.authenticate(&request) {
-        Ok(caller) => caller,
-        Err(status) => return status.into_http(),
-    };
-    if let Some(header) = request.headers().get(PRINCIPAL_HEADER) {
-        let Some(principal) = header
-            .to_str()
-            .ok()
-            .and_then(|header| auth.verify_principal(header))
-        else {
-            let message = "the principal's signature is not ours";
-            return refusal(ErrorKind::Unauthenticated, ErrorReason::TokenInvalid, message).into_http();
-        };
-        request.extensions_mut().insert(Arc::new(principal));
-    }
-    request.extensions_mut().insert(caller);
-    next.run(request).await
 }
 
 /// Who makes this call.

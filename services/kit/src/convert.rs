@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 use octroi_core::{
     Aggregation, Entitlements, FeaturePlans, FeatureSlug, Limit, LimitMode, Metric, MetricKind, MetricSlug,
-    Period, PlanSlug, Stage, Units, UnreachablePolicy, Violations, entitlement::DEFAULT_THRESHOLDS,
+    Period, PlanSlug, Recording, Stage, Units, UnreachablePolicy, Violations,
+    entitlement::DEFAULT_THRESHOLDS,
 };
 use octroi_proto::common::v1 as proto;
 
@@ -67,6 +68,9 @@ enum_conversion!(from_proto_metric_kind, to_proto_metric_kind, MetricKind, proto
 enum_conversion!(from_proto_aggregation, to_proto_aggregation, Aggregation, proto::Aggregation, {
     Sum => Sum, Count => Count, Max => Max, Unique => Unique, Latest => Latest,
 });
+enum_conversion!(from_proto_recording, to_proto_recording, Recording, proto::Recording, {
+    Durable => Durable, Buffered => Buffered,
+});
 enum_conversion!(from_proto_mode, to_proto_mode, LimitMode, proto::LimitMode, {
     Hard => Hard, Soft => Soft, Shadow => Shadow,
 });
@@ -98,6 +102,7 @@ pub fn from_proto_metric(field: &str, metric: &proto::Metric, violations: &mut V
         display_name_fr: metric.display_name_fr.clone(),
         unit: metric.unit.clone(),
         write: metric.write,
+        recording: from_proto_recording(metric.recording).unwrap_or_default(),
     })
 }
 
@@ -112,6 +117,7 @@ pub fn to_proto_metric(metric: &Metric) -> proto::Metric {
         display_name_fr: metric.display_name_fr.clone(),
         unit: metric.unit.clone(),
         write: metric.write,
+        recording: to_proto_recording(metric.recording),
     }
 }
 

@@ -37,6 +37,10 @@ ALTER TABLE quota_window
 UPDATE quota_window
 SET charged = least(used - used_direct, 9007199254740991), overrun = used_direct, used_direct = 0;
 
+-- When a decision about a metric is answered: once the ledger has it, or before.
+ALTER TABLE metric
+    ADD COLUMN recording text NOT NULL DEFAULT 'durable' CHECK (recording IN ('durable', 'buffered'));
+
 -- A slice of every window that an account's limits of one metric have at one time.
 CREATE TABLE slice (
     id            uuid PRIMARY KEY,
@@ -45,6 +49,8 @@ CREATE TABLE slice (
     kind          text NOT NULL CHECK (kind IN ('replica', 'hold', 'extra')),
     -- The process that spends it, one number each time it starts; the hold that it is, where it is one.
     owner         uuid NOT NULL,
+    -- Decisions that it paid for are answered before the ledger has them: only its owner may let it be sealed.
+    buffered      boolean NOT NULL,
     cap           bigint NOT NULL CHECK (cap BETWEEN 0 AND 9007199254740991),
     state         text NOT NULL CHECK (state IN ('open', 'closing', 'sealed')),
     charge        bigint CHECK (charge BETWEEN 0 AND cap),

@@ -24,6 +24,11 @@ pub struct Config {
 pub struct SlicesConfig {
     /// The most units of a slice that nobody needs yet; 1 carves for each check what it needs, and no more.
     pub units_max: u64,
+    /// The same for metrics whose decisions are answered before the ledger has them: what a replica that dies may
+    /// leave counted.
+    pub buffered_units_max: u64,
+    /// How often what was answered is told to the ledger, in milliseconds; under load less often.
+    pub flush_ms: u64,
     /// How long a slice that nobody touches is kept, in milliseconds.
     pub idle_ms: u64,
     /// How long a replica may be silent before others settle its slices, in milliseconds.
@@ -65,6 +70,12 @@ impl Section for Config {
         let slices = &self.slices;
         for (key, value, range) in [
             ("units_max", slices.units_max, 1..=9_007_199_254_740_991),
+            (
+                "buffered_units_max",
+                slices.buffered_units_max,
+                1..=9_007_199_254_740_991,
+            ),
+            ("flush_ms", slices.flush_ms, 10..=5_000),
             ("idle_ms", slices.idle_ms, 100..=86_400_000),
             ("replica_gone_ms", slices.replica_gone_ms, 1_000..=600_000),
             ("tries_max", slices.tries_max.into(), 1..=1_000),

@@ -23,6 +23,37 @@ use crate::domain::{
     decision::{Decision, DenialReason, LimitStatus},
     holding::{AccountEntitlements, AccountLimits, Catalog},
 };
+use crate::escrow::QuickCheck;
+
+/// Reads a check that asks for amounts of now and nothing else, as it stands in the request; none where it asks for
+/// more, or breaks a rule.
+pub fn from_proto_quick_check(request: &proto::CheckQuotaRequest) -> Option<QuickCheck<'_>> {
+    let plain = request.features.is_empty()
+        && request.event_time.is_none()
+        && !request.repeat
+        && !request.backfill
+        && (1..=ITEMS_MAX).contains(&request.items.len());
+    let takes = match proto::CheckMode::try_from(request.mode).ok()? {
+        proto::CheckMode::Peek => false,
+        proto::CheckMode::Consume => true,
+        proto::CheckMode::Unspecified => return None,
+    };
+    if !plain || takes && !RequestId::is_valid(&request.request_id) {
+        return None;
+    }
+    let mut items: Vec<(&str, Units)> = Vec::with_capacity(request.items.len());
+    for item in &request.items {
+        if items.iter().any(|(metric, _)| *metric == item.metric) {
+            return None;
+        }
+        items.push((&item.metric, Units::positive(item.amount).ok()?));
+    }
+    Some(QuickCheck {
+        account: &request.account_id,
+        items,
+        request: takes.then_some(request.request_id.as_str()),
+    })
+}
 
 /// Reads a check.
 ///

@@ -29,12 +29,44 @@ const STREAM_CHECKS_AT_ONCE: usize = 256;
 pub struct Handler {
     service: Service,
     holds: HoldIds,
+    outcomes: Outcomes,
+}
+
+/// How checks were decided, counted.
+#[derive(Clone)]
+struct Outcomes {
+    allowed: metrics::Counter,
+    denied: metrics::Counter,
+}
+
+impl Outcomes {
+    /// The series are looked up once, because decisions are many.
+    fn new() -> Self {
+        let counter =
+            |outcome: &'static str| metrics::counter!("octroi_quota_decisions_total", "outcome" => outcome);
+        Self {
+            allowed: counter("allowed"),
+            denied: counter("denied"),
+        }
+    }
+
+    fn count(&self, allowed: bool) {
+        if allowed {
+            self.allowed.increment(1)
+        } else {
+            self.denied.increment(1)
+        }
+    }
 }
 
 impl Handler {
     /// A handler over the service.
     pub fn new(service: Service, holds: HoldIds) -> Self {
-        Self { service, holds }
+        Self {
+            service,
+            holds,
+            outcomes: Outcomes::new(),
+        }
     }
 
     /// The hold that a call names, where it is one of its account.
@@ -69,10 +101,15 @@ impl Handler {
         request: &proto::CheckQuotaRequest,
         caller: &str,
     ) -> Result<proto::CheckQuotaResponse, Error> {
-        let check = convert::from_proto_check(request)?;
-        let decision = self.service.check_quota(check, caller).await?;
-        let outcome = if decision.allowed { "allowed" } else { "denied" };
-        metrics::counter!("octroi_quota_decisions_total", "outcome" => outcome).increment(1);
+        let quick = convert::from_proto_quick_check(request);
+        let decision = match quick.and_then(|check| self.service.check_in_memory(&check, caller)) {
+            Some(decision) => decision,
+            None => {
+                let check = convert::from_proto_check(request)?;
+                self.service.check_quota(check, caller).await?
+            }
+        };
+        self.outcomes.count(decision.allowed);
         Ok(convert::to_proto_decision(&decision))
     }
 }
@@ -250,7 +287,9 @@ impl QuotaService for Handler {
         let account = convert::from_proto_account(&request.get_ref().account_id).map_err(refused)?;
         let limits = self.service.list_limits(&account).await.map_err(refused)?;
         Ok(Response::new(proto::ListLimitsResponse {
-            limits: limits.limits.iter().map(convert::to_proto_limit_source).collect(),
+            limits: (limits.limits.iter())
+                .map(|limit| convert::to_proto_limit_source(limit))
+                .collect(),
         }))
     }
 

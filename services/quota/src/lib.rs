@@ -66,6 +66,10 @@ pub async fn component(context: &Context) -> anyhow::Result<Component> {
         .push(consumer::entitlements(&db, &wake, &service));
     component.consumers.push(consumer::zones(&db, &wake, &service));
     let (watching, expiring) = (service.clone(), service);
+    let flushing = escrow.clone();
+    component
+        .tasks
+        .push(Task::new("buffered", move |stop| flushing.flush(stop)));
     component
         .tasks
         .push(Task::new("slices", move |stop| escrow.sweep(stop)));

@@ -129,11 +129,13 @@ pub(crate) async fn insert_catalog(
     insert_version(connection, version, document, catalog, now).await?;
     for (position, metric) in (0_i32..).zip(&catalog.metrics) {
         sqlx::query(
-            "INSERT INTO metric (slug, kind, aggregation, display_name_en, display_name_fr, unit, write, position)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+            "INSERT INTO metric (slug, kind, aggregation, display_name_en, display_name_fr, unit, write, recording,
+                                 position)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
              ON CONFLICT (slug) DO UPDATE
              SET display_name_en = excluded.display_name_en, display_name_fr = excluded.display_name_fr,
-                 unit = excluded.unit, write = excluded.write, position = excluded.position",
+                 unit = excluded.unit, write = excluded.write, recording = excluded.recording,
+                 position = excluded.position",
         )
         .bind(metric.slug.as_str())
         .bind(to_name(&metric.kind)?)
@@ -142,6 +144,7 @@ pub(crate) async fn insert_catalog(
         .bind(&metric.display_name_fr)
         .bind(&metric.unit)
         .bind(metric.write)
+        .bind(metric.recording.as_str())
         .bind(position)
         .execute(&mut *connection)
         .await?;

@@ -20,7 +20,7 @@ const CORRUPT_PRICE: DatabaseError = DatabaseError::Corrupt { what: "price" };
 
 pub(super) async fn list_metrics(connection: &mut PgConnection) -> Result<Vec<Metric>, DatabaseError> {
     let rows: Vec<MetricRow> = sqlx::query_as(
-        "SELECT slug, kind, aggregation, display_name_en, display_name_fr, unit, write FROM metric ORDER BY position",
+        "SELECT slug, kind, aggregation, display_name_en, display_name_fr, unit, write, recording FROM metric ORDER BY position",
     )
     .fetch_all(connection)
     .await?;
@@ -36,6 +36,7 @@ struct MetricRow {
     display_name_fr: String,
     unit: String,
     write: bool,
+    recording: String,
 }
 
 impl TryFrom<MetricRow> for Metric {
@@ -50,6 +51,7 @@ impl TryFrom<MetricRow> for Metric {
             display_name_fr: row.display_name_fr,
             unit: row.unit,
             write: row.write,
+            recording: from_name(row.recording, "metric")?,
         })
     }
 }

@@ -14,7 +14,10 @@ const BYTES_MAX: usize = 64 << 20;
 
 /// Answers in the memory of this process. Cloning shares them.
 #[derive(Clone, Debug)]
-pub struct InProcess(Arc<Mutex<Expiring<(AccountId, RequestKey), Vec<u8>>>>);
+pub struct InProcess(Arc<Mutex<Remembered>>);
+
+/// Answers by the request of an account.
+type Remembered = Expiring<(AccountId, RequestKey), Vec<u8>>;
 
 impl Default for InProcess {
     fn default() -> Self {

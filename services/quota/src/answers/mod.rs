@@ -7,6 +7,7 @@
 mod expiring;
 mod in_process;
 mod redis;
+pub mod seen;
 
 use std::{
     collections::HashMap,

@@ -54,6 +54,23 @@ pub struct Check {
     pub repeat: bool,
 }
 
+/// The id of the decision about a request, 32 hexadecimal digits: every attempt of it has the same, whoever answers. It
+/// is FNV-1a of 128 bits (draft-eastlake-fnv-21), which is no secret and costs little.
+#[must_use]
+pub fn decision_id(account: &str, caller: &str, request: &str) -> String {
+    // None of the parts has a NUL, so no two requests look alike.
+    let bytes = [account, "\0", caller, "\0", request]
+        .into_iter()
+        .flat_map(str::bytes);
+    hex::encode(fnv1a(bytes).to_be_bytes())
+}
+
+fn fnv1a(bytes: impl Iterator<Item = u8>) -> u128 {
+    const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
+    bytes.fold(OFFSET, |hash, byte| (hash ^ u128::from(byte)).wrapping_mul(PRIME))
+}
+
 impl Check {
     /// Whether it asks for what can be counted and recorded at `now`, given that `catalog` knows its metrics.
     ///
@@ -78,18 +95,6 @@ impl Check {
     pub fn unknown_metric(&self, catalog: &Catalog) -> Option<(usize, &MetricSlug)> {
         let mut metrics = self.items.iter().map(|item| &item.metric).enumerate();
         metrics.find(|(_, metric)| !catalog.metrics.contains_key(*metric))
-    }
-
-    /// The id of the decision about a request, 32 hexadecimal digits: every attempt of it has the same.
-    #[must_use]
-    pub fn decision_id(&self, caller: &str, request: &RequestId) -> String {
-        let mut hash = Sha256::new();
-        for part in [self.account.as_str(), caller, request.as_str()] {
-            hash.update(part.len().to_be_bytes());
-            hash.update(part);
-        }
-        hash.update(self.content_hash());
-        hex::encode(hash.finalize().get(..16).unwrap_or_default())
     }
 
     /// The limits of the metrics, with their windows at `at`.
@@ -186,6 +191,25 @@ mod tests {
         assert_eq!(one.events(&request), other.events(&request));
         let ids: Vec<String> = (one.events(&request).into_iter()).map(|(id, _)| id).collect();
         assert_eq!(ids, ["r-1", "r-1/c.d"]);
+    }
+
+    #[test]
+    fn a_decision_is_of_one_request() {
+        let first = decision_id("acme", "app", "r-1");
+        assert_eq!(first.len(), 32);
+        assert_eq!(first, decision_id("acme", "app", "r-1"));
+        for other in [
+            ("acm", "eapp", "r-1"),
+            ("acme", "appr", "-1"),
+            ("acme", "app", "r-2"),
+        ] {
+            assert_ne!(first, decision_id(other.0, other.1, other.2), "{other:?}");
+        }
+        // A vector of the draft.
+        assert_eq!(
+            fnv1a(b"a".iter().copied()),
+            0xd228_cb69_6f1a_8caf_7891_2b70_4e4a_8964
+        );
     }
 
     #[test]

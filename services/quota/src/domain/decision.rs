@@ -1,5 +1,7 @@
 //! What a check is answered, given what was taken from each window.
 
+use std::sync::Arc;
+
 use jiff::{SignedDuration, Timestamp};
 use octroi_core::{FeaturePlans, LimitMode, MetricSlug, Period, Units, UnreachablePolicy, Window};
 use serde::{Deserialize, Serialize};
@@ -35,7 +37,7 @@ impl Level {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
     /// The limit.
-    pub effective: EffectiveLimit,
+    pub effective: Arc<EffectiveLimit>,
     /// The window that the check counts in.
     pub window: Window,
     /// How much is asked for.
@@ -304,12 +306,12 @@ mod tests {
             thresholds: DEFAULT_THRESHOLDS.to_vec(),
         };
         Asked {
-            effective: EffectiveLimit {
+            effective: Arc::new(EffectiveLimit {
                 limit,
                 stage_factor_percent: 100,
                 plan_amount: units(1),
                 replaced_by: None,
-            },
+            }),
             window: Window {
                 start: at("2026-03-01T00:00:00Z"),
                 end,

@@ -1,6 +1,6 @@
 //! What holds for an account: the catalog, what billing pushed, and the limits and windows that follow.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use jiff::Timestamp;
 use octroi_core::{Entitlements, FeaturePlans, FeatureSlug, Metric, MetricSlug, Stage};
@@ -83,7 +83,7 @@ pub struct AccountLimits {
     /// Where the account stands with its payments.
     pub stage: Stage,
     /// The limits in force, by metric and period.
-    pub limits: Vec<EffectiveLimit>,
+    pub limits: Vec<Arc<EffectiveLimit>>,
     /// Where windows begin and end.
     pub calendar: Calendar,
     /// Which state of the account this is.
@@ -103,7 +103,9 @@ impl AccountLimits {
             restricted_percent: catalog.restricted_percent,
         };
         Self {
-            limits: effective_limits(entitlements, &state.overrides, stage, rules, now),
+            limits: (effective_limits(entitlements, &state.overrides, stage, rules, now).into_iter())
+                .map(Arc::new)
+                .collect(),
             entitlements: entitlements.clone(),
             version: pushed.map_or(0, |pushed| pushed.version),
             stage,
@@ -116,7 +118,7 @@ impl AccountLimits {
     }
 
     /// The limits of one metric.
-    pub fn of_metric<'a>(&'a self, metric: &'a MetricSlug) -> impl Iterator<Item = &'a EffectiveLimit> {
+    pub fn of_metric<'a>(&'a self, metric: &'a MetricSlug) -> impl Iterator<Item = &'a Arc<EffectiveLimit>> {
         self.limits
             .iter()
             .filter(move |limit| limit.limit.metric == *metric)

@@ -119,7 +119,7 @@ pub fn hard_max(limit: &Limit) -> Option<Units> {
 #[cfg(test)]
 mod tests {
     use octroi_core::{
-        Aggregation, LimitMode, MetricKind, Period, PlanSlug, UnreachablePolicy,
+        Aggregation, LimitMode, MetricKind, Period, PlanSlug, Recording, UnreachablePolicy,
         entitlement::DEFAULT_THRESHOLDS,
     };
 
@@ -134,6 +134,7 @@ mod tests {
             display_name_fr: slug.into(),
             unit: "unit".into(),
             write,
+            recording: Recording::Durable,
         }
     }
 

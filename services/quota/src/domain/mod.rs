@@ -8,6 +8,7 @@ pub mod decision;
 pub mod hold;
 pub mod holding;
 pub mod limits;
+pub mod plan;
 pub mod slice;
 pub mod thresholds;
 pub mod wallet;

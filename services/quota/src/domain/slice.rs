@@ -36,6 +36,9 @@ pub struct Slice {
     pub metric: MetricSlug,
     /// Who spends it.
     pub kind: SliceKind,
+    /// Whether decisions that it pays for are answered before the ledger has them. Such a slice is settled by its
+    /// owner alone, after its last units were recorded.
+    pub buffered: bool,
     /// The most that may be charged to it. It never grows.
     pub cap: Units,
     /// The windows that it was carved from.

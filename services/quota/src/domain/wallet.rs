@@ -16,12 +16,44 @@ pub struct Held {
     pub touched_at: Timestamp,
     /// Nothing more is spent of it: it waits until it is settled.
     pub retired: bool,
+    /// What was answered and not told to the ledger yet.
+    pub pending: Units,
+    /// When the first of it was used.
+    pending_since: Timestamp,
+    /// What is on its way to the ledger.
+    flushing: Units,
 }
 
 impl Held {
+    fn spend_later(&mut self, amount: Units, at: Timestamp, now: Timestamp) {
+        if self.pending == Units::ZERO {
+            self.pending_since = at;
+        }
+        self.left = self.left.saturating_sub(amount);
+        self.pending = self.pending.checked_add(amount).unwrap_or(Units::MAX);
+        self.touched_at = now;
+    }
+
     fn pays_for(&self, at: Timestamp, now: Timestamp) -> bool {
         !self.retired && self.slice.covers.contains(at) && now < self.slice.spend_until
     }
+
+    /// Whether it may be sealed: nobody will charge it any more.
+    #[must_use]
+    pub fn may_be_settled(&self) -> bool {
+        self.retired && self.pending == Units::ZERO && self.flushing == Units::ZERO
+    }
+}
+
+/// Units that were answered, for the ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pending {
+    /// The slice that pays.
+    pub slice: Slice,
+    /// How much.
+    pub amount: Units,
+    /// When the first of it was used.
+    pub since: Timestamp,
 }
 
 /// What a window had granted when it was looked at last.
@@ -52,6 +84,9 @@ impl Wallet {
             left,
             touched_at: now,
             retired: false,
+            pending: Units::ZERO,
+            pending_since: now,
+            flushing: Units::ZERO,
         });
     }
 
@@ -150,6 +185,63 @@ impl Wallet {
         Some(charges)
     }
 
+    /// Takes `amount` for use at `at` that is told to the ledger later, or nothing. Answers whether it was taken, and
+    /// whether nothing waited for the ledger before.
+    pub fn take_buffered(&mut self, amount: Units, at: Timestamp, now: Timestamp) -> Option<bool> {
+        let first = self
+            .held
+            .iter()
+            .position(|held| held.pays_for(at, now) && held.left >= amount);
+        let waited = self.has_pending();
+        if let Some(held) = first.and_then(|place| self.held.get_mut(place)) {
+            held.spend_later(amount, at, now);
+            return Some(!waited);
+        }
+        if self.left(at, now) < amount {
+            return None;
+        }
+        let mut rest = amount;
+        for held in self.held.iter_mut().filter(|held| held.pays_for(at, now)) {
+            let part = held.left.min(rest);
+            if part > Units::ZERO {
+                held.spend_later(part, at, now);
+                rest = rest.saturating_sub(part);
+            }
+        }
+        Some(!waited)
+    }
+
+    /// Whether anything waits for the ledger.
+    #[must_use]
+    pub fn has_pending(&self) -> bool {
+        self.held.iter().any(|held| held.pending > Units::ZERO)
+    }
+
+    /// What waits for the ledger is on its way from now on, but of slices of which something is on its way already.
+    pub fn start_flush(&mut self) -> Vec<Pending> {
+        let waiting = self
+            .held
+            .iter_mut()
+            .filter(|held| held.pending > Units::ZERO && held.flushing == Units::ZERO);
+        let start = |held: &mut Held| {
+            let amount = std::mem::take(&mut held.pending);
+            held.flushing = amount;
+            Pending {
+                slice: held.slice.clone(),
+                amount,
+                since: held.pending_since,
+            }
+        };
+        waiting.map(start).collect()
+    }
+
+    /// What was on its way has arrived.
+    pub fn end_flush(&mut self, slice: SliceId) {
+        if let Some(held) = self.held.iter_mut().find(|held| held.slice.id == slice) {
+            held.flushing = Units::ZERO;
+        }
+    }
+
     /// Gives back what was taken and surely not charged. A slice that is gone has it back from the ledger.
     pub fn put_back(&mut self, charges: &[Charge]) {
         for charge in charges {
@@ -240,6 +332,7 @@ mod tests {
             account: AccountId::parse("acme").expect("an id"),
             metric: MetricSlug::parse("api.requests").expect("a slug"),
             kind: SliceKind::Replica,
+            buffered: false,
             cap: units(cap),
             windows: Vec::new(),
             covers,
@@ -310,6 +403,36 @@ mod tests {
         assert_eq!(until, NOW + 40.hours() + 10.minutes());
         let (until, _) = terms(Window::LIFETIME, NOW);
         assert_eq!(until, NOW + 24.hours());
+    }
+
+    #[test]
+    fn what_is_answered_before_the_ledger_has_it_is_told_once_and_keeps_its_slice_open() {
+        let mut wallet = wallet(&[3, 5]);
+        assert_eq!(
+            wallet.take_buffered(units(2), NOW, NOW),
+            Some(true),
+            "the first that waits"
+        );
+        assert_eq!(wallet.take_buffered(units(5), NOW, NOW), Some(false));
+        assert_eq!(wallet.take_buffered(units(2), NOW, NOW), None);
+        assert_eq!(wallet.take_buffered(units(1), NOW, NOW), Some(false));
+        let flush = wallet.start_flush();
+        let amounts: Vec<u64> = flush.iter().map(|pending| pending.amount.get()).collect();
+        assert_eq!(amounts, [3, 5]);
+        assert!(wallet.start_flush().is_empty(), "it is on its way");
+        wallet.retire_all();
+        assert!(!wallet.slices().any(Held::may_be_settled));
+        for pending in flush {
+            wallet.end_flush(pending.slice.id);
+        }
+        assert!(wallet.slices().all(Held::may_be_settled));
+    }
+
+    #[test]
+    fn an_amount_that_is_buffered_may_need_several_slices() {
+        let mut wallet = wallet(&[3, 5]);
+        assert_eq!(wallet.take_buffered(units(8), NOW, NOW), Some(true));
+        assert_eq!(wallet.start_flush().len(), 2);
     }
 
     proptest! {

@@ -55,6 +55,8 @@ pub struct Ask {
     pub metric: MetricSlug,
     /// Who will spend it.
     pub kind: SliceKind,
+    /// Whether decisions that it pays for are answered before the ledger has them.
+    pub buffered: bool,
     /// How much it must have.
     pub need: Units,
     /// How much it may have.
@@ -329,6 +331,7 @@ fn cut(ask: &Ask, granted: &mut HashMap<AccountWindow, Granted>, now: Timestamp)
         account: ask.account.clone(),
         metric: ask.metric.clone(),
         kind: ask.kind,
+        buffered: ask.buffered,
         cap,
         windows,
         covers,

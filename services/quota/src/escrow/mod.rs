@@ -14,10 +14,18 @@
 //! Everything above the two databases is a hint that may be lost.
 
 mod carver;
+mod flush;
+mod hot;
 mod purse;
 mod settler;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use jiff::{SignedDuration, Timestamp};
 use octroi_core::{AccountId, Charge, MetricSlug, SliceId, Units};
@@ -29,8 +37,11 @@ use octroi_proto::usage::v1::usage_service_client::UsageServiceClient;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-pub use self::carver::{Ask, Carved, Terms};
 use self::{carver::Carver, purse::Purses};
+pub use self::{
+    carver::{Ask, Carved, Terms},
+    hot::QuickCheck,
+};
 use crate::{
     config::SlicesConfig,
     domain::{carve::Granted, decision::Level, holding::Revision, slice::SliceKind, window::WindowKey},
@@ -56,6 +67,8 @@ pub struct Need {
     pub windows: Vec<(WindowKey, Option<Units>)>,
     /// No slice is spent after this, where something says so.
     pub until: Option<Timestamp>,
+    /// Whether it is answered before the ledger has it: then every need of the check is.
+    pub buffered: bool,
 }
 
 /// What became of taking.
@@ -89,6 +102,16 @@ struct Inner {
     config: SlicesConfig,
     /// This process, since it started.
     replica: Uuid,
+    /// Tells what was answered to the ledger before its time.
+    flush_now: tokio::sync::Notify,
+    /// How many events the ledger was told.
+    flushes: AtomicU64,
+    /// Until when it is believed that no limit changed unnoticed, in microseconds since the Unix epoch.
+    believed_until_us: AtomicI64,
+    /// The version of the catalog that was in force when limits were looked at last.
+    catalog: AtomicU64,
+    /// Whether this replica is about to end.
+    closing: AtomicBool,
 }
 
 impl std::fmt::Debug for Escrow {
@@ -109,6 +132,11 @@ impl Escrow {
             purses: Purses::default(),
             config,
             replica: Uuid::new_v4(),
+            flush_now: tokio::sync::Notify::new(),
+            flushes: AtomicU64::new(0),
+            believed_until_us: AtomicI64::new(0),
+            catalog: AtomicU64::new(0),
+            closing: AtomicBool::new(false),
         }))
     }
 
@@ -178,10 +206,9 @@ impl Escrow {
             account: account.clone(),
             metric: need.metric.clone(),
             kind: SliceKind::Replica,
+            buffered: need.buffered,
             need: missing,
-            want: Units::new(self.0.config.units_max)
-                .unwrap_or(Units::MAX)
-                .max(missing),
+            want: self.want(need).max(missing),
             windows: need.windows.clone(),
             revision,
             terms: Terms::Natural { until: need.until },
@@ -241,9 +268,20 @@ impl Escrow {
 
     /// Spends nothing more of slices that the ledger refused, or of which it is not known what was charged, and
     /// settles them.
-    pub fn retire(&self, account: &AccountId, slices: Vec<SliceId>) {
-        self.0.purses.retire(account, &slices);
-        self.settle_later(slices);
+    pub fn retire(&self, account: &AccountId, slices: &[SliceId]) {
+        let ready = self.0.purses.retire(account, slices);
+        self.settle_later(ready);
+    }
+
+    /// How much a slice may have beyond what is needed: a buffered one is lost to its windows where this replica dies.
+    fn want(&self, need: &Need) -> Units {
+        let config = &self.0.config;
+        let most = if need.buffered {
+            config.buffered_units_max
+        } else {
+            config.units_max
+        };
+        Units::new(most).unwrap_or(Units::MAX)
     }
 
     /// Settles what this replica and others have of a metric, so that it can be held. Answers whether there was
@@ -335,6 +373,7 @@ impl Escrow {
                 Box::pin(async move { store::list_slices(connection, Which::OfAccount(&asked)).await })
             })
             .await?;
+        self.0.flush_now.notify_one();
         let ids: Vec<SliceId> = rows.iter().map(|row| row.slice.id).collect();
         if !ids.is_empty() {
             self.settle(&ids).await?;
@@ -359,8 +398,17 @@ impl Escrow {
                 () = tokio::time::sleep(SWEEP_EVERY) => {}
             }
         }
-        let own = self.0.purses.drain();
-        let ids: Vec<SliceId> = own.iter().map(|slice| slice.id).collect();
+        self.return_slices().await;
+    }
+
+    /// Gives back every slice of this replica, after what it answered is in the ledger.
+    async fn return_slices(&self) {
+        self.0.closing.store(true, Ordering::Relaxed);
+        self.0.purses.drain();
+        if !self.flush_all().await {
+            tracing::warn!("what was answered could not be recorded; its slices stay counted");
+        }
+        let ids = self.0.purses.drain();
         if let Err(error) = self.settle(&ids).await {
             tracing::warn!(error = %error, slices = ids.len(), "slices are left to the other replicas");
         }

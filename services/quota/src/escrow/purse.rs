@@ -1,7 +1,7 @@
 //! The slices in the memory of this replica, by account and metric.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     hash::BuildHasher as _,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -10,30 +10,67 @@ use jiff::Timestamp;
 use octroi_core::{AccountId, Charge, MetricSlug, SliceId, Units};
 
 use super::Need;
-use crate::domain::{carve::Granted, decision::Level, slice::Slice, wallet::Wallet, window::WindowKey};
+use crate::domain::{
+    carve::Granted,
+    decision::Level,
+    plan::Plan,
+    slice::Slice,
+    wallet::{Pending, Wallet},
+    window::WindowKey,
+};
 
 /// Parts with a lock of their own, so that accounts seldom wait for each other.
 const SHARDS: usize = 64;
 
 /// What a replica has of one metric of an account.
 #[derive(Debug, Default)]
-struct Pocket {
-    wallet: Wallet,
+pub(super) struct Pocket {
+    pub(super) wallet: Wallet,
     /// Whoever carves has it, so that those who wait find what was carved.
     turn: Arc<tokio::sync::Mutex<()>>,
     /// When so much was refused last.
-    refused: Option<(Timestamp, Units)>,
+    pub(super) refused: Option<(Timestamp, Units)>,
 }
 
+/// What a replica has of an account.
 #[derive(Debug, Default)]
-struct Purse {
-    pockets: HashMap<MetricSlug, Pocket>,
+pub(super) struct Purse {
+    pub(super) pockets: HashMap<MetricSlug, Pocket>,
+    /// What holds for it, where that is remembered.
+    pub(super) plan: Option<Arc<Plan>>,
 }
 
 impl Purse {
     fn pocket(&mut self, metric: &MetricSlug) -> &mut Pocket {
         // Copying the name is counting a reference.
         self.pockets.entry(metric.clone()).or_default()
+    }
+
+    /// The first need that there is too little for.
+    fn missing(&mut self, needs: &[Need], at: Timestamp, now: Timestamp) -> Option<Missing> {
+        for (index, need) in needs.iter().enumerate() {
+            if need.windows.is_empty() {
+                continue;
+            }
+            let left = self.pocket(&need.metric).wallet.left(at, now);
+            if left < need.amount {
+                let amount = need.amount.saturating_sub(left);
+                return Some(Missing { index, amount });
+            }
+        }
+        None
+    }
+
+    fn levels(&self, needs: &[Need]) -> Vec<Level> {
+        let of_need = |need: &Need| -> Vec<Level> {
+            let wallet = self.pockets.get(&need.metric).map(|pocket| &pocket.wallet);
+            let level = |(key, _): &(WindowKey, Option<Units>)| {
+                let level = wallet.and_then(|wallet| wallet.level(key, Timestamp::MIN));
+                level.unwrap_or_default()
+            };
+            need.windows.iter().map(level).collect()
+        };
+        needs.iter().flat_map(of_need).collect()
     }
 }
 
@@ -43,6 +80,8 @@ type Shard = Mutex<HashMap<AccountId, Purse>>;
 pub(super) struct Purses {
     shards: Vec<Shard>,
     hasher: std::hash::RandomState,
+    /// Whose slices have something that waits for the ledger, each once.
+    dirty: Mutex<VecDeque<(AccountId, MetricSlug)>>,
 }
 
 impl Default for Purses {
@@ -50,6 +89,7 @@ impl Default for Purses {
         Self {
             shards: (0..SHARDS).map(|_| Shard::default()).collect(),
             hasher: std::hash::RandomState::new(),
+            dirty: Mutex::default(),
         }
     }
 }
@@ -65,6 +105,10 @@ pub(super) struct Missing {
 
 impl Purses {
     fn shard(&self, account: &AccountId) -> &Shard {
+        self.shard_of(account.as_str())
+    }
+
+    fn shard_of(&self, account: &str) -> &Shard {
         let place = usize::try_from(self.hasher.hash_one(account) % SHARDS as u64).unwrap_or(0);
         // There are SHARDS of them.
         self.shards
@@ -85,7 +129,8 @@ impl Purses {
         shard.get_mut(account).map(work)
     }
 
-    /// Takes every need or none. Levels come with what was taken, need by need and window by window.
+    /// Takes every need or none. Levels come with what was taken, need by need and window by window. Where every need
+    /// is buffered what was taken is told to the ledger later, and there is nothing to charge now.
     pub(super) fn take(
         &self,
         account: &AccountId,
@@ -94,36 +139,116 @@ impl Purses {
         now: Timestamp,
     ) -> Result<(Vec<Vec<Charge>>, Vec<Level>), Missing> {
         self.with(account, |purse| {
-            let mut charges: Vec<Vec<Charge>> = Vec::with_capacity(needs.len());
-            for (index, need) in needs.iter().enumerate() {
-                if need.windows.is_empty() {
-                    // Nothing limits it.
-                    charges.push(Vec::new());
-                    continue;
-                }
-                let wallet = &mut purse.pocket(&need.metric).wallet;
-                if let Some(taken) = wallet.take(need.amount, at, now) {
-                    charges.push(taken);
-                    continue;
-                }
-                let amount = need.amount.saturating_sub(wallet.left(at, now));
-                for (need, taken) in needs.iter().zip(&charges) {
-                    purse.pocket(&need.metric).wallet.put_back(taken);
-                }
-                return Err(Missing { index, amount });
+            if let Some(missing) = purse.missing(needs, at, now) {
+                return Err(missing);
             }
-            let levels = (needs.iter())
-                .flat_map(|need| {
-                    let wallet = purse.pockets.get(&need.metric).map(|pocket| &pocket.wallet);
-                    let level = move |(key, _): &(WindowKey, Option<Units>)| {
-                        let level = wallet.and_then(|wallet| wallet.level(key, Timestamp::MIN));
-                        level.unwrap_or_default()
-                    };
-                    need.windows.iter().map(level)
-                })
-                .collect();
-            Ok((charges, levels))
+            let mut charges = Vec::with_capacity(needs.len());
+            for need in needs {
+                charges.push(self.take_one(account, purse, need, at, now));
+            }
+            Ok((charges, purse.levels(needs)))
         })
+    }
+
+    /// Takes a need that there is enough for.
+    fn take_one(
+        &self,
+        account: &AccountId,
+        purse: &mut Purse,
+        need: &Need,
+        at: Timestamp,
+        now: Timestamp,
+    ) -> Vec<Charge> {
+        if need.windows.is_empty() {
+            // Nothing limits it.
+            return Vec::new();
+        }
+        let wallet = &mut purse.pocket(&need.metric).wallet;
+        if !need.buffered {
+            return wallet.take(need.amount, at, now).unwrap_or_default();
+        }
+        if wallet.take_buffered(need.amount, at, now) == Some(true) {
+            self.soil(account, need.metric.clone());
+        }
+        Vec::new()
+    }
+
+    /// Notes that slices of a metric have something that waits for the ledger.
+    pub(super) fn soil(&self, account: &AccountId, metric: MetricSlug) {
+        let mut dirty = self.dirty.lock().unwrap_or_else(PoisonError::into_inner);
+        dirty.push_back((account.clone(), metric));
+    }
+
+    /// Works on what there is of an account, if there is anything.
+    pub(super) fn quick<T>(
+        &self,
+        account: &str,
+        work: impl FnOnce(&AccountId, &mut Purse) -> Option<T>,
+    ) -> Option<T> {
+        let mut shard = self
+            .shard_of(account)
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        // The key is needed where something waits for the ledger; looking it up with the value costs nothing more.
+        let (account, _) = shard.get_key_value(account)?;
+        let account = account.clone();
+        work(&account, shard.get_mut(&account)?)
+    }
+
+    pub(super) fn drop_older_plan(&self, account: &AccountId, revision: u64) {
+        self.read(account, |purse| {
+            if purse
+                .plan
+                .as_ref()
+                .is_some_and(|plan| plan.revision.account < revision)
+            {
+                purse.plan = None;
+            }
+        });
+    }
+
+    pub(super) fn set_plan(&self, account: &AccountId, plan: Plan) {
+        self.with(account, |purse| purse.plan = Some(Arc::new(plan)));
+    }
+
+    /// What waits for the ledger, of about `max` slices: it is on its way from now on.
+    pub(super) fn start_flush(&self, max: usize) -> Vec<Pending> {
+        let mut flush = Vec::new();
+        let mut again = Vec::new();
+        while flush.len() < max {
+            let next = self
+                .dirty
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .pop_front();
+            let Some((account, metric)) = next else { break };
+            self.read(&account, |purse| {
+                let Some(pocket) = purse.pockets.get_mut(&metric) else {
+                    return;
+                };
+                flush.extend(pocket.wallet.start_flush());
+                if pocket.wallet.has_pending() {
+                    again.push((account.clone(), metric.clone()));
+                }
+            });
+        }
+        let mut dirty = self.dirty.lock().unwrap_or_else(PoisonError::into_inner);
+        dirty.extend(again);
+        flush
+    }
+
+    /// What was on its way is in the ledger.
+    pub(super) fn end_flush(&self, slice: &Slice) {
+        self.read(&slice.account, |purse| {
+            if let Some(pocket) = purse.pockets.get_mut(&slice.metric) {
+                pocket.wallet.end_flush(slice.id);
+            }
+        });
+    }
+
+    /// How many metrics of accounts wait for the ledger.
+    pub(super) fn waiting(&self) -> usize {
+        self.dirty.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// The lock of whoever carves for a metric.
@@ -194,18 +319,30 @@ impl Purses {
         });
     }
 
-    /// Retires these slices of an account.
-    pub(super) fn retire(&self, account: &AccountId, slices: &[SliceId]) {
+    /// Retires these slices of an account, and answers which of them nobody waits to charge.
+    pub(super) fn retire(&self, account: &AccountId, slices: &[SliceId]) -> Vec<SliceId> {
         self.with(account, |purse| {
+            let mut ready = Vec::new();
             for pocket in purse.pockets.values_mut() {
                 pocket.wallet.retire(slices);
+                let named = pocket
+                    .wallet
+                    .slices()
+                    .filter(|held| slices.contains(&held.slice.id));
+                ready.extend(
+                    named
+                        .filter(|held| held.may_be_settled())
+                        .map(|held| held.slice.id),
+                );
             }
-        });
+            ready
+        })
     }
 
     /// Retires every slice of an account, and believes nothing of before.
     pub(super) fn retire_all(&self, account: &AccountId) {
         self.read(account, |purse| {
+            purse.plan = None;
             for pocket in purse.pockets.values_mut() {
                 pocket.wallet.retire_all();
                 pocket.refused = None;
@@ -232,7 +369,7 @@ impl Purses {
         self.with(account, |purse| {
             let slices = purse.pocket(metric).wallet.slices();
             slices
-                .filter(|held| held.retired)
+                .filter(|held| held.may_be_settled())
                 .map(|held| held.slice.id)
                 .collect()
         })
@@ -323,24 +460,28 @@ impl Purses {
             for purse in shard.values_mut() {
                 for pocket in purse.pockets.values_mut() {
                     pocket.wallet.retire_done(now, idle_since);
-                    let retired = pocket.wallet.slices().filter(|held| held.retired);
+                    let retired = pocket.wallet.slices().filter(|held| held.may_be_settled());
                     waiting.extend(retired.map(|held| held.slice.id));
                 }
                 purse.pockets.retain(|_, pocket| !pocket.is_idle(idle_since));
             }
-            shard.retain(|_, purse| !purse.pockets.is_empty());
+            shard.retain(|_, purse| {
+                let planned = purse.plan.as_ref().is_some_and(|plan| now < plan.valid_until);
+                planned || !purse.pockets.is_empty()
+            });
         }
         waiting
     }
 
-    /// Retires and answers everything.
-    pub(super) fn drain(&self) -> Vec<Slice> {
+    /// Retires everything, and answers what may be settled.
+    pub(super) fn drain(&self) -> Vec<SliceId> {
         let mut slices = Vec::new();
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             for pocket in shard.values_mut().flat_map(|purse| purse.pockets.values_mut()) {
                 pocket.wallet.retire_all();
-                slices.extend(pocket.wallet.slices().map(|held| held.slice.clone()));
+                let ready = pocket.wallet.slices().filter(|held| held.may_be_settled());
+                slices.extend(ready.map(|held| held.slice.id));
             }
         }
         slices

@@ -44,11 +44,12 @@ impl Escrow {
     }
 
     async fn settle_some(&self, ids: Vec<SliceId>) -> Result<usize, Error> {
+        let (own, now) = (self.0.replica, self.0.db.clock().now());
         let closing = self
             .0
             .db
             .transaction(Scope::AllAccounts, move |connection| {
-                Box::pin(async move { store::close_slices(connection, &ids).await })
+                Box::pin(async move { store::close_slices(connection, &ids, own, now).await })
             })
             .await?;
         if closing.is_empty() {
@@ -101,7 +102,9 @@ impl Escrow {
                 let charged = charged.ok_or(DatabaseError::Corrupt {
                     what: "charge of a slice",
                 })?;
-                Ok((row.slice.id, charged))
+                // Its owner died: what it answered and did not tell stays counted, all that it can have been.
+                let abandoned = row.open && row.slice.buffered && row.owner != self.0.replica;
+                Ok((row.slice.id, if abandoned { row.slice.cap } else { charged }))
             })
             .collect()
     }

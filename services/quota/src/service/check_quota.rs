@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use octroi_core::{Charge, FeaturePlans, SliceId};
+use octroi_core::{Charge, FeaturePlans, Recording, SliceId};
 use octroi_kit::db::{DatabaseError, joined};
 use serde::{Deserialize, Serialize};
 use tracing::Instrument as _;
@@ -11,14 +11,19 @@ use uuid::Uuid;
 
 use super::{
     Service,
-    ledger::{Recording, Request, surely_not_recorded},
+    holdings::ACCOUNT_FRESH,
+    ledger::{LedgerAnswer, Request, surely_not_recorded},
 };
 use crate::{
-    answers::RequestKey,
+    answers::{
+        RequestKey,
+        seen::{Mark, Outcome},
+    },
     domain::{
-        check::{Check, Mode},
+        check::{Check, Item, Mode, decision_id},
         decision::{Asked, Attempt, Decision, Level, decide, deny_for_features, may_go_without_counters},
         holding::AccountLimits,
+        plan::Plan,
         window::WindowKey,
     },
     error::Error,
@@ -35,6 +40,8 @@ const LOOK_FRESH_MS: i64 = 500;
 struct Answer {
     content_hash: [u8; 32],
     decision: Decision,
+    /// A denial that the ledger knows: no attempt of the request is recorded after it.
+    is_final: bool,
 }
 
 /// A check with its limits and windows, as they are at one instant.
@@ -46,6 +53,8 @@ pub(super) struct Question {
     pub(super) now: Timestamp,
     pub(super) asked: Vec<Asked>,
     pub(super) needs: Vec<Need>,
+    /// Whether it is answered before the ledger has it.
+    pub(super) buffered: bool,
     pub(super) missing_features: Vec<FeaturePlans>,
 }
 
@@ -118,13 +127,34 @@ impl Service {
         }
         check.validate(&catalog, now)?;
         let at = check.event_at.unwrap_or(now);
-        let needs = check.items.iter().map(|item| need(&limits, item, at, now));
+        if check.event_at.is_none() {
+            let until = now + ACCOUNT_FRESH;
+            self.escrow
+                .plan(&check.account, Plan::new(&limits, &catalog, now, until));
+        }
+        let is_buffered = |item: &Item| {
+            let metric = catalog.metrics.get(&item.metric);
+            metric.is_some_and(|metric| metric.recording == Recording::Buffered)
+        };
+        // A request is answered before the ledger has it where all of it may be.
+        let is_limited = |item: &Item| limits.of_metric(&item.metric).next().is_some();
+        let buffered = !self.escrow.is_closing()
+            && !check.items.is_empty()
+            && check
+                .items
+                .iter()
+                .all(|item| is_buffered(item) && is_limited(item));
+        let needs = (check.items.iter()).map(|item| Need {
+            buffered,
+            ..need(&limits, item, at, now)
+        });
         Ok(Question {
             id,
             at,
             now,
             asked: check.asked(&limits, at),
             needs: needs.collect(),
+            buffered,
             missing_features: check.missing_features(&limits, &catalog),
             limits,
         })
@@ -142,6 +172,9 @@ impl Service {
 
     /// The remembered answer, or a decision that is remembered from now on.
     async fn consume_once(&self, check: &Check, key: &RequestKey) -> Result<Decision, Error> {
+        if let Some(allowed) = self.check_seen(check, key)? {
+            return self.answer_again(check, key, allowed).await;
+        }
         if let Some(decision) = self.recall(check, key).await? {
             return Ok(decision);
         }
@@ -156,7 +189,7 @@ impl Service {
     }
 
     async fn consume(&self, check: &Check, key: &RequestKey) -> Result<Decision, Error> {
-        let id = check.decision_id(&key.caller, &key.request);
+        let id = decision_id(check.account.as_str(), &key.caller, key.request.as_str());
         for _ in 0..TRIES_MAX {
             let question = self.question(check, id.clone()).await?;
             let request = Request::decided(check, key, question.at);
@@ -174,16 +207,27 @@ impl Service {
                 .await;
             match taken {
                 Ok(Taken::Stale) => self.holdings.forget(&check.account),
-                Ok(Taken::No { levels }) => return self.deny(check, &request, &question, &levels).await,
+                Ok(Taken::No { levels }) => {
+                    if question.buffered {
+                        let (mark, content) = self.mark(check, key);
+                        self.seen.end(mark, content, false);
+                    }
+                    return self.deny(check, &request, &question, &levels).await;
+                }
+                Ok(Taken::Yes { levels, .. }) if question.buffered => {
+                    let (mark, content) = self.mark(check, key);
+                    self.seen.end(mark, content, true);
+                    return Ok(question.decide(&levels, Attempt::Took));
+                }
                 Ok(Taken::Yes { charges, levels }) => {
                     let recorded = self.charge(check, &request, &question, &charges).await?;
                     let decision = |attempt| question.decide(&levels, attempt);
                     match recorded {
-                        Some(Recording::Recorded) => return Ok(decision(Attempt::Took)),
-                        Some(Recording::Repeated) => return Ok(repeated(decision(Attempt::Took))),
-                        Some(Recording::Denied) => return Ok(repeated(decision(Attempt::Refused))),
+                        Some(LedgerAnswer::Recorded) => return Ok(decision(Attempt::Took)),
+                        Some(LedgerAnswer::Repeated) => return Ok(repeated(decision(Attempt::Took))),
+                        Some(LedgerAnswer::Denied) => return Ok(repeated(decision(Attempt::Refused))),
                         // Slices were sealed meanwhile; others will pay.
-                        Some(Recording::Unpaid(_)) | None => {}
+                        Some(LedgerAnswer::Unpaid(_)) | None => {}
                     }
                 }
                 Err(error) => return self.consume_without_counters(&request, &question, error).await,
@@ -199,15 +243,15 @@ impl Service {
         request: &Request,
         question: &Question,
         charges: &[Vec<Charge>],
-    ) -> Result<Option<Recording>, Error> {
+    ) -> Result<Option<LedgerAnswer>, Error> {
         let account = &check.account;
         let put_back = || self.escrow.put_back(account, &question.needs, charges);
         match self.record(&request.charged(&question.needs, charges)).await {
-            Ok(Recording::Recorded) => Ok(Some(Recording::Recorded)),
+            Ok(LedgerAnswer::Recorded) => Ok(Some(LedgerAnswer::Recorded)),
             Ok(recording) => {
                 put_back();
-                if let Recording::Unpaid(slices) = &recording {
-                    self.escrow.retire(account, slices.clone());
+                if let LedgerAnswer::Unpaid(slices) = &recording {
+                    self.escrow.retire(account, slices);
                 }
                 Ok(Some(recording))
             }
@@ -218,7 +262,7 @@ impl Service {
             Err(error) => {
                 // The ledger may have charged them or may do so yet; once they are sealed it is known.
                 let slices: Vec<SliceId> = charges.iter().flatten().map(|charge| charge.slice).collect();
-                self.escrow.retire(account, slices);
+                self.escrow.retire(account, &slices);
                 Err(error)
             }
         }
@@ -233,7 +277,10 @@ impl Service {
         question: &Question,
         levels: &[Level],
     ) -> Result<Decision, Error> {
-        let recorded = if check.repeat {
+        let recorded = if question.buffered {
+            // The ledger knows sums of them only.
+            false
+        } else if check.repeat {
             self.record_denial(request).await?
         } else {
             match self.find_recording(request).await {
@@ -267,9 +314,9 @@ impl Service {
             return Err(unreachable(error));
         };
         match self.record(request).await? {
-            Recording::Recorded => Ok(decision),
-            Recording::Repeated => Ok(repeated(decision)),
-            Recording::Denied | Recording::Unpaid(_) => Err(unreachable(error)),
+            LedgerAnswer::Recorded => Ok(decision),
+            LedgerAnswer::Repeated => Ok(repeated(decision)),
+            LedgerAnswer::Denied | LedgerAnswer::Unpaid(_) => Err(unreachable(error)),
         }
     }
 
@@ -287,13 +334,52 @@ impl Service {
                 request_id: key.request.clone(),
             });
         }
-        Ok(Some(repeated(answer.decision)))
+        // One attempt may have been denied and another recorded: whoever asks again is told no only for good.
+        let told = answer.decision.allowed || answer.is_final || !check.repeat;
+        Ok(told.then(|| repeated(answer.decision)))
+    }
+
+    fn mark(&self, check: &Check, key: &RequestKey) -> (Mark, u64) {
+        let mark = self
+            .seen
+            .mark(check.account.as_str(), &key.caller, key.request.as_str());
+        let items = check.items.iter().map(|item| (item.metric.as_str(), item.amount));
+        (mark, self.seen.content(items))
+    }
+
+    /// What was answered from memory is known by its mark.
+    fn check_seen(&self, check: &Check, key: &RequestKey) -> Result<Option<bool>, Error> {
+        let (mark, content) = self.mark(check, key);
+        match self.seen.find(mark) {
+            Some(before) if before.content != content => Err(Error::RequestIdReused {
+                request_id: key.request.clone(),
+            }),
+            Some(before) => Ok(match before.outcome {
+                Outcome::Deciding => None,
+                Outcome::Allowed => Some(true),
+                Outcome::Denied => Some(false),
+            }),
+            None => Ok(None),
+        }
+    }
+
+    /// The answer that was given from memory, with where the account stands now.
+    async fn answer_again(&self, check: &Check, key: &RequestKey, allowed: bool) -> Result<Decision, Error> {
+        let id = decision_id(check.account.as_str(), &key.caller, key.request.as_str());
+        let question = self.question(check, id).await?;
+        let levels = self
+            .escrow
+            .levels(&check.account, &question.keys(), question.now)
+            .await?;
+        let attempt = if allowed { Attempt::Took } else { Attempt::Refused };
+        Ok(repeated(question.decide(&levels, attempt)))
     }
 
     async fn remember(&self, check: &Check, key: &RequestKey, decision: &Decision) {
         let answer = Answer {
             content_hash: check.content_hash(),
             decision: decision.clone(),
+            is_final: check.repeat && !decision.allowed,
         };
         let Ok(bytes) = serde_json::to_vec(&answer) else {
             return;
@@ -311,12 +397,7 @@ impl Service {
 }
 
 /// What must be taken of a metric: from every window of its limits.
-pub(super) fn need(
-    limits: &AccountLimits,
-    item: &crate::domain::check::Item,
-    at: Timestamp,
-    now: Timestamp,
-) -> Need {
+pub(super) fn need(limits: &AccountLimits, item: &Item, at: Timestamp, now: Timestamp) -> Need {
     let of_metric = || limits.of_metric(&item.metric);
     let windows = of_metric().map(|effective| {
         let max = crate::domain::limits::hard_max(&effective.limit);
@@ -329,6 +410,7 @@ pub(super) fn need(
         amount: item.amount,
         windows: windows.collect(),
         until: ends.filter(|end| *end > now).min(),
+        buffered: false,
     }
 }
 

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{
     Service,
     check_quota::need,
-    ledger::{Line, Recording, Request},
+    ledger::{LedgerAnswer, Line, Request},
 };
 use crate::{
     domain::{
@@ -99,6 +99,7 @@ impl Service {
                     amount: item.amount,
                     windows: Vec::new(),
                     until: None,
+                    buffered: false,
                 })
                 .collect();
             let charged = request.charged(&needs, &charges);
@@ -114,11 +115,11 @@ impl Service {
                 .collect();
             self.escrow.settle_later(extra);
             match recording {
-                Ok(Recording::Recorded) => return Ok(committed(amounts, &charges, false, late)),
-                Ok(Recording::Repeated) => return self.committed_before(&request, amounts, late).await,
+                Ok(LedgerAnswer::Recorded) => return Ok(committed(amounts, &charges, false, late)),
+                Ok(LedgerAnswer::Repeated) => return self.committed_before(&request, amounts, late).await,
                 // The hold was settled: it had ended.
-                Ok(Recording::Unpaid(_)) => late = true,
-                Ok(Recording::Denied) | Err(Error::RequestIdReused { .. }) => {
+                Ok(LedgerAnswer::Unpaid(_)) => late = true,
+                Ok(LedgerAnswer::Denied) | Err(Error::RequestIdReused { .. }) => {
                     return Err(Error::HoldEnded { state: "committed" });
                 }
                 Err(error) => return Err(error),
@@ -180,6 +181,7 @@ impl Service {
                 account: account.clone(),
                 metric: metric.clone(),
                 kind: SliceKind::Extra,
+                buffered: false,
                 need: amount,
                 want: amount,
                 windows: need.windows,
@@ -214,9 +216,9 @@ impl Service {
             ..commit_request(account, hold, amounts)
         };
         let repeated = match self.record(&ended).await {
-            Ok(Recording::Recorded) => false,
-            Ok(Recording::Denied) => true,
-            Ok(Recording::Repeated | Recording::Unpaid(_)) | Err(Error::RequestIdReused { .. }) => {
+            Ok(LedgerAnswer::Recorded) => false,
+            Ok(LedgerAnswer::Denied) => true,
+            Ok(LedgerAnswer::Repeated | LedgerAnswer::Unpaid(_)) | Err(Error::RequestIdReused { .. }) => {
                 return Err(Error::HoldEnded { state: "committed" });
             }
             Err(error) => return Err(error),

@@ -55,9 +55,9 @@ impl Service {
         let keys: Vec<_> = wanted.iter().map(|(_, key)| key.clone()).collect();
         // What is shown is what the windows have now.
         let levels = self.escrow.levels(account, &keys, Timestamp::MAX).await?;
-        let standing = |((limit, key), level): ((&EffectiveLimit, WindowKey), Level)| {
+        let standing = |((limit, key), level): ((&Arc<EffectiveLimit>, WindowKey), Level)| {
             let asked = Asked {
-                effective: limit.clone(),
+                effective: Arc::clone(limit),
                 window: key.window(),
                 amount: Units::ZERO,
             };

@@ -81,7 +81,7 @@ impl Used {
 #[derive(Clone, Debug, Default)]
 pub struct Followed {
     changes: BTreeMap<AccountWindow, Change>,
-    limits: BTreeMap<AccountWindow, EffectiveLimit>,
+    limits: BTreeMap<AccountWindow, Arc<EffectiveLimit>>,
     /// What windows may have been told of before.
     own: Vec<(Applied, Vec<AccountWindow>, Change)>,
     now: Timestamp,

@@ -29,7 +29,7 @@ const BELIEVED: Duration = Duration::from_secs(1);
 /// How far back changes are looked for: longer than a transaction may take from its clock to its commit.
 const LOOK_BACK: SignedDuration = SignedDuration::from_secs(15);
 /// How long it is believed that an account is open.
-const ACCOUNT_FRESH: Duration = Duration::from_secs(5);
+pub(super) const ACCOUNT_FRESH: Duration = Duration::from_secs(30);
 /// The most accounts that are remembered; beyond it all are forgotten and read again.
 const REMEMBERED_MAX: usize = 1_000_000;
 
@@ -161,7 +161,8 @@ impl Holdings {
     }
 
     async fn look(&self, escrow: &Escrow) -> Result<(), Error> {
-        let (asked_at, since) = (Instant::now(), self.db.clock().now() - LOOK_BACK);
+        let (asked_at, now) = (Instant::now(), self.db.clock().now());
+        let since = now - LOOK_BACK;
         let (changes, (_, version)) = self
             .db
             .transaction(Scope::AllAccounts, move |connection| {
@@ -184,6 +185,7 @@ impl Holdings {
                 changed.extend(remembered.accounts.drain().map(|(account, _)| account));
             }
             for (account, revision) in changes {
+                escrow.drop_older_plan(&account, revision);
                 let known = remembered.accounts.get(&account);
                 if known.is_some_and(|known| known.limits.revision.account < revision) {
                     remembered.accounts.remove(&account);
@@ -195,6 +197,7 @@ impl Holdings {
         for account in &changed {
             escrow.retire_account(account);
         }
+        escrow.believe_until(now + BELIEVED, version);
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ use super::{Service, check_quota::Question};
 use crate::{
     answers::RequestKey,
     domain::{
-        check::Check,
+        check::{Check, decision_id},
         decision::{Attempt, Decision},
         hold::{Hold, OPEN_MAX, hold_number, slice_of},
         slice::SliceKind,
@@ -56,7 +56,7 @@ impl Service {
 
     async fn reserve_once(&self, check: &Check, key: &RequestKey, ttl_s: i64) -> Result<Reservation, Error> {
         let number = hold_number(&check.account, &key.caller, key.request.as_str());
-        let decision_id = check.decision_id(&key.caller, &key.request);
+        let decision_id = decision_id(check.account.as_str(), &key.caller, key.request.as_str());
         for _ in 0..TRIES_MAX {
             let question = self.question(check, decision_id.clone()).await?;
             if let Some(before) = self.reserved_before(check, key, number, &question).await? {
@@ -209,6 +209,7 @@ fn asks(account: &AccountId, question: &Question, hold: &Hold, expires_at: Times
     let ask = |need: &Need| Ask {
         account: account.clone(),
         metric: need.metric.clone(),
+        buffered: false,
         kind: SliceKind::Hold,
         need: need.amount,
         want: need.amount,

@@ -25,7 +25,7 @@ use crate::{answers::RequestKey, domain::check::Check, error::Error};
 
 /// What the ledger said of the units that were taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Recording {
+pub(super) enum LedgerAnswer {
     /// They are there now.
     Recorded,
     /// They were there before: the request is a repeat.
@@ -126,7 +126,7 @@ impl Service {
     /// # Errors
     /// [`Error::RequestIdReused`] where the ledger has the request with another content. Whether it was
     /// recorded is unknown for errors of which [`surely_not_recorded`] says no.
-    pub(super) async fn record(&self, request: &Request) -> Result<Recording, Error> {
+    pub(super) async fn record(&self, request: &Request) -> Result<LedgerAnswer, Error> {
         self.send(request, request.events()).await
     }
 
@@ -142,12 +142,12 @@ impl Service {
             charges: Vec::new(),
             ..event
         });
-        Ok(self.send(request, first.collect()).await? == Recording::Repeated)
+        Ok(self.send(request, first.collect()).await? == LedgerAnswer::Repeated)
     }
 
-    async fn send(&self, request: &Request, events: Vec<UsageEvent>) -> Result<Recording, Error> {
+    async fn send(&self, request: &Request, events: Vec<UsageEvent>) -> Result<LedgerAnswer, Error> {
         if events.is_empty() {
-            return Ok(Recording::Recorded);
+            return Ok(LedgerAnswer::Recorded);
         }
         let batch = TrackUsageBatchRequest {
             events,
@@ -178,11 +178,11 @@ impl Service {
             }
         }
         match refused {
-            Some(error) if has_reason(&error, ErrorReason::SliceRefused) => Ok(Recording::Unpaid(unpaid)),
-            Some(error) if has_reason(&error, ErrorReason::RequestDenied) => Ok(Recording::Denied),
+            Some(error) if has_reason(&error, ErrorReason::SliceRefused) => Ok(LedgerAnswer::Unpaid(unpaid)),
+            Some(error) if has_reason(&error, ErrorReason::RequestDenied) => Ok(LedgerAnswer::Denied),
             Some(error) => Err(read_refusal(&error, &request.id)),
-            None if repeated => Ok(Recording::Repeated),
-            None => Ok(Recording::Recorded),
+            None if repeated => Ok(LedgerAnswer::Repeated),
+            None => Ok(LedgerAnswer::Recorded),
         }
     }
 

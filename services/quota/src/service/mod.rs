@@ -1,6 +1,7 @@
 //! What quota does, one file a use case.
 
 pub(crate) mod apply;
+mod check_in_memory;
 mod check_quota;
 mod commit_hold;
 mod current_usage;
@@ -11,6 +12,8 @@ mod ledger;
 mod overrides;
 mod unpermitted;
 
+use std::sync::Arc;
+
 use octroi_core::AccountId;
 use octroi_kit::{db::Db, directory::Directory, link::Link};
 use octroi_proto::usage::v1::usage_service_client::UsageServiceClient;
@@ -19,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use self::holdings::Holdings;
 pub use self::{commit_hold::Commit, follow_ledger::Used, holds::Reservation};
 use crate::{
-    answers::{Answers, InProcess, Turns},
+    answers::{Answers, InProcess, Turns, seen::Seen},
     escrow::Escrow,
 };
 
@@ -35,6 +38,8 @@ pub struct Service {
     /// Answers of all replicas.
     answers: Answers,
     turns: Turns,
+    /// Requests that were answered before the ledger had them.
+    seen: Arc<Seen>,
 }
 
 impl Service {
@@ -54,6 +59,7 @@ impl Service {
             recent: InProcess::default(),
             answers,
             turns: Turns::default(),
+            seen: Arc::default(),
         }
     }
 

@@ -132,6 +132,7 @@ fn find<'l>(
     let mut of_metric = limits.of_metric(metric);
     of_metric
         .find(|effective| effective.limit.period == period)
+        .map(AsRef::as_ref)
         .ok_or_else(|| Error::LimitNotFound {
             metric: metric.clone(),
             period,

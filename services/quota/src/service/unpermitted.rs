@@ -12,7 +12,7 @@ use sqlx::PgConnection;
 use super::{
     Service,
     follow_ledger::Used,
-    ledger::{Recording, Request},
+    ledger::{LedgerAnswer, Request},
 };
 use crate::{
     answers::RequestKey,
@@ -72,7 +72,7 @@ impl Service {
         let recording = self.record(&request).await?;
         // A repeat may come because this is where the first attempt ended.
         self.tell_windows(&request).await?;
-        Ok(recording == Recording::Repeated)
+        Ok(recording == LedgerAnswer::Repeated)
     }
 
     /// Tells the windows what the ledger has taken, before the bus does. Each event is told once, whoever is first.

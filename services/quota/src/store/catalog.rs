@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use octroi_core::{Aggregation, Entitlements, FeaturePlans, Metric, MetricKind, MetricSlug};
+use octroi_core::{Aggregation, Entitlements, FeaturePlans, Metric, MetricKind, MetricSlug, Recording};
 use octroi_kit::db::{DatabaseError, corrupt};
 use sqlx::{PgConnection, types::Json};
 
@@ -19,8 +19,8 @@ pub async fn find_catalog(connection: &mut PgConnection) -> Result<Option<Catalo
     let Some((version, default_entitlements, feature_plans, restricted_percent)) = row else {
         return Ok(None);
     };
-    let rows: Vec<(String, String, String, bool)> =
-        sqlx::query_as("SELECT slug, kind, aggregation, write FROM metric")
+    let rows: Vec<(String, String, String, bool, String)> =
+        sqlx::query_as("SELECT slug, kind, aggregation, write, recording FROM metric")
             .fetch_all(connection)
             .await?;
     let metrics: Result<HashMap<MetricSlug, Metric>, DatabaseError> = rows
@@ -37,7 +37,9 @@ pub async fn find_catalog(connection: &mut PgConnection) -> Result<Option<Catalo
 }
 
 /// What people read of a metric stays with billing.
-fn metric((slug, kind, aggregation, write): (String, String, String, bool)) -> Result<Metric, DatabaseError> {
+fn metric(
+    (slug, kind, aggregation, write, recording): (String, String, String, bool, String),
+) -> Result<Metric, DatabaseError> {
     Ok(Metric {
         slug: MetricSlug::parse(&slug).map_err(corrupt("metric"))?,
         kind: MetricKind::from_name(&kind).ok_or(DatabaseError::Corrupt { what: "metric kind" })?,
@@ -47,6 +49,7 @@ fn metric((slug, kind, aggregation, write): (String, String, String, bool)) -> R
         display_name_fr: String::new(),
         unit: String::new(),
         write,
+        recording: Recording::from_name(&recording).ok_or(DatabaseError::Corrupt { what: "recording" })?,
     })
 }
 
@@ -65,14 +68,16 @@ pub async fn update_catalog(connection: &mut PgConnection, catalog: &Catalog) ->
     .await?;
     for metric in catalog.metrics.values() {
         sqlx::query(
-            "INSERT INTO metric (slug, kind, aggregation, write) VALUES ($1, $2, $3, $4)
+            "INSERT INTO metric (slug, kind, aggregation, write, recording) VALUES ($1, $2, $3, $4, $5)
              ON CONFLICT (slug) DO UPDATE
-             SET kind = excluded.kind, aggregation = excluded.aggregation, write = excluded.write",
+             SET kind = excluded.kind, aggregation = excluded.aggregation, write = excluded.write,
+                 recording = excluded.recording",
         )
         .bind(metric.slug.as_str())
         .bind(metric.kind.as_str())
         .bind(metric.aggregation.as_str())
         .bind(metric.write)
+        .bind(metric.recording.as_str())
         .execute(&mut *connection)
         .await?;
     }

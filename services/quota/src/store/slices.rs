@@ -35,12 +35,12 @@ pub async fn insert_slices(
     };
     let inserted: Vec<Uuid> = sqlx::query_scalar(
         "INSERT INTO slice (id, account_id, metric, kind, owner, cap, state, periods, starts, ends,
-                            carved_at, spend_until, hard_end_at)
+                            carved_at, spend_until, hard_end_at, buffered)
          SELECT id, account_id, metric, kind, owner, cap, 'open', periods::text[], starts::timestamptz[],
-                ends::timestamptz[], $12, spend_until, hard_end_at
+                ends::timestamptz[], $12, spend_until, hard_end_at, buffered
          FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::bigint[], $7::text[], $8::text[],
-                     $9::text[], $10::timestamptz[], $11::timestamptz[])
-              AS s (id, account_id, metric, kind, owner, cap, periods, starts, ends, spend_until, hard_end_at)
+                     $9::text[], $10::timestamptz[], $11::timestamptz[], $13::boolean[])
+              AS s (id, account_id, metric, kind, owner, cap, periods, starts, ends, spend_until, hard_end_at, buffered)
          ON CONFLICT DO NOTHING RETURNING id",
     )
     .bind(slices.iter().map(|(slice, _)| slice.id.uuid()).collect::<Vec<_>>())
@@ -57,6 +57,7 @@ pub async fn insert_slices(
     .bind(of(|slice| to_sql(slice.spend_until)))
     .bind(of(|slice| to_sql(slice.hard_end_at)))
     .bind(to_sql(now))
+    .bind(slices.iter().map(|(slice, _)| slice.buffered).collect::<Vec<_>>())
     .fetch_all(connection)
     .await?;
     Ok(inserted.into_iter().map(SliceId::new).collect())
@@ -83,6 +84,7 @@ struct StoredSlice {
     account_id: String,
     metric: String,
     kind: String,
+    buffered: bool,
     owner: Uuid,
     cap: i64,
     state: String,
@@ -96,7 +98,7 @@ struct StoredSlice {
 }
 
 const SLICE_COLUMNS: &str =
-    "s.id, s.account_id, s.metric, s.kind, s.owner, s.cap, s.state, s.charge, s.periods,
+    "s.id, s.account_id, s.metric, s.kind, s.buffered, s.owner, s.cap, s.state, s.charge, s.periods,
     s.starts, s.ends, s.carved_at, s.spend_until, s.hard_end_at";
 
 impl TryFrom<StoredSlice> for SliceRow {
@@ -121,6 +123,7 @@ impl TryFrom<StoredSlice> for SliceRow {
                 id: SliceId::new(row.id),
                 account: AccountId::parse(&row.account_id).map_err(corrupt("account id"))?,
                 metric,
+                buffered: row.buffered,
                 kind: SliceKind::from_name(&row.kind).ok_or(DatabaseError::Corrupt {
                     what: "kind of slice",
                 })?,
@@ -142,19 +145,28 @@ fn read(rows: Vec<StoredSlice>) -> Result<Vec<SliceRow>, DatabaseError> {
     rows.into_iter().map(SliceRow::try_from).collect()
 }
 
-/// Closes slices that are open, so that they can be sealed; those that others closed before are among the answer,
-/// those that are sealed are not.
+/// Closes slices that are open, so that they can be sealed, and answers how they were before; those that others
+/// closed are among the answer, those that are sealed are not. A buffered slice of a replica but `own` stays open
+/// until nothing can be charged to it any more: nobody else knows what was answered.
 pub async fn close_slices(
     connection: &mut PgConnection,
     slices: &[SliceId],
+    own: Uuid,
+    now: Timestamp,
 ) -> Result<Vec<SliceRow>, DatabaseError> {
+    let columns = SLICE_COLUMNS.replace("s.state", "named.state");
     let statement = format!(
         "UPDATE slice AS s SET state = 'closing'
-         FROM (SELECT id FROM slice WHERE id = ANY($1) AND state <> 'sealed' ORDER BY id FOR UPDATE) AS named
-         WHERE s.id = named.id RETURNING {SLICE_COLUMNS}"
+         FROM (SELECT id, state FROM slice
+               WHERE id = ANY($1) AND (state = 'closing' OR state = 'open' AND
+                                       (NOT buffered OR owner = $2 OR hard_end_at <= $3))
+               ORDER BY id FOR UPDATE) AS named
+         WHERE s.id = named.id RETURNING {columns}"
     );
     let rows: Vec<StoredSlice> = sqlx::query_as(sqlx::AssertSqlSafe(statement))
         .bind(ids(slices))
+        .bind(own)
+        .bind(to_sql(now))
         .fetch_all(connection)
         .await?;
     read(rows)
@@ -231,7 +243,7 @@ pub async fn list_slices(
             carved_before,
         } => {
             sqlx::query_as(select(
-                "state <> 'sealed' AND account_id = $1 AND metric = $2 AND kind = 'replica' AND owner <> $3
+                "state <> 'sealed' AND account_id = $1 AND metric = $2 AND kind = 'replica' AND NOT buffered AND owner <> $3
                  AND carved_at < $4",
             ))
             .bind(account.as_str())
@@ -242,7 +254,7 @@ pub async fn list_slices(
             .await?
         }
         Which::OfAccount(account) => {
-            sqlx::query_as(select("state <> 'sealed' AND account_id = $1 AND kind = 'replica'"))
+            sqlx::query_as(select("state <> 'sealed' AND account_id = $1 AND kind = 'replica' AND NOT buffered"))
                 .bind(account.as_str())
                 .fetch_all(connection)
                 .await?
@@ -253,10 +265,11 @@ pub async fn list_slices(
             limit,
         } => {
             sqlx::query_as(select(
-                "s.id IN ((SELECT id FROM slice WHERE state = 'open' AND spend_until <= $1 ORDER BY spend_until LIMIT $3)
+                "s.id IN ((SELECT id FROM slice WHERE state = 'open' AND spend_until <= $1
+                           AND (NOT buffered OR hard_end_at <= $1) ORDER BY spend_until LIMIT $3)
                           UNION ALL (SELECT id FROM slice WHERE state = 'closing' LIMIT $3)
-                          UNION ALL (SELECT id FROM slice WHERE state = 'open' AND kind <> 'hold' AND owner NOT IN
-                                         (SELECT id FROM replica WHERE seen_at >= $2) LIMIT $3))",
+                          UNION ALL (SELECT id FROM slice WHERE state = 'open' AND kind <> 'hold' AND NOT buffered
+                                     AND owner NOT IN (SELECT id FROM replica WHERE seen_at >= $2) LIMIT $3))",
             ))
             .bind(to_sql(now))
             .bind(to_sql(seen_since))

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use octroi_core::{
-    Aggregation, FeatureSlug, Metric, MetricKind, MetricSlug, PlanSlug, Stage, Violations, money::Currency,
+    Aggregation, FeatureSlug, Metric, MetricKind, MetricSlug, PlanSlug, Recording, Stage, Violations,
+    money::Currency,
 };
 use serde_yaml_ng::Value;
 
@@ -144,6 +145,14 @@ fn read_metric(table: &mut Table, slug: Option<&MetricSlug>, violations: &mut Vi
     let aggregation = table.required("aggregation", violations);
     let unit = table.text("unit", 32, violations);
     let write = table.optional("write", violations);
+    let recording: Option<Recording> = table.optional("recording", violations).flatten();
+    if kind == Some(MetricKind::Level) && recording == Some(Recording::Buffered) {
+        table.refuse(
+            "recording",
+            "must be durable for a level, which is given back",
+            violations,
+        );
+    }
     let names = table.names(violations);
     let (display_name_en, display_name_fr) = names?;
     Some(Metric {
@@ -154,6 +163,7 @@ fn read_metric(table: &mut Table, slug: Option<&MetricSlug>, violations: &mut Vi
         display_name_fr,
         unit: unit?,
         write: write?.unwrap_or(false),
+        recording: recording.unwrap_or_default(),
     })
 }
 

@@ -1,6 +1,6 @@
 //! What one catalog changes about another, a line each.
 
-use octroi_core::{Limit, LimitMode, Metric, UnreachablePolicy};
+use octroi_core::{Limit, LimitMode, Metric, Recording, UnreachablePolicy};
 
 use super::{Catalog, DunningStep, Feature, Interval, Plan};
 use crate::domain::price::{Price, Rate, Tier};
@@ -143,6 +143,12 @@ fn metric_change(old: &Metric, new: &Metric) -> String {
     }
     if old.unit != new.unit {
         parts.push("the unit changes");
+    }
+    if old.recording != new.recording {
+        parts.push(match new.recording {
+            Recording::Durable => "is answered once it is recorded",
+            Recording::Buffered => "is answered before it is recorded",
+        });
     }
     if old.write != new.write {
         parts.push(if new.write {

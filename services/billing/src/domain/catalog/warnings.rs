@@ -1,6 +1,6 @@
 //! What keeps every rule and still deserves a second look.
 
-use octroi_core::{Limit, LimitMode, Period, Units};
+use octroi_core::{Limit, LimitMode, Period, Recording, Units};
 
 use super::{Catalog, Plan};
 use crate::domain::price::Price;
@@ -20,6 +20,15 @@ pub fn warnings(catalog: &Catalog) -> Vec<String> {
         });
         if !used {
             lines.push(format!("metric {}: no plan limits or prices it", metric.slug));
+        }
+        let priced = catalog.plans.iter().flat_map(|plan| &plan.prices);
+        if metric.recording == Recording::Buffered
+            && priced.clone().any(|price| price.metric() == Some(&metric.slug))
+        {
+            lines.push(format!(
+                "metric {}: it is priced and buffered, so what a replica did not record when it died is not billed",
+                metric.slug
+            ));
         }
     }
     for feature in catalog
@@ -145,6 +154,16 @@ mod tests {
         check_lines(
             &small_with("currencies: [EUR]", "currencies: [EUR, USD]"),
             &[unused, "currency USD: no plan uses it"],
+        );
+        check_lines(
+            &small_with(
+                "aggregation: sum, unit: request,",
+                "aggregation: sum, recording: buffered, unit: request,",
+            ),
+            &[
+                "metric api.requests: it is priced and buffered, so what a replica did not record when it died is not billed",
+                unused,
+            ],
         );
         check_lines(
             &small_with("    features: [export]\n", ""),

@@ -1,0 +1,86 @@
+//! What a replica remembers of an account, so that a check is decided without asking anybody.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use octroi_core::{Aggregation, MetricSlug, Recording, Units};
+
+use super::{
+    decision::Asked,
+    holding::{AccountLimits, Catalog, Revision},
+    window::WindowKey,
+};
+
+/// One metric of an account, with its limits and their windows of now.
+#[derive(Clone, Debug)]
+pub struct PlannedMetric {
+    /// The metric.
+    pub metric: MetricSlug,
+    /// When a decision about it is answered.
+    pub recording: Recording,
+    /// How amounts become one figure.
+    pub aggregation: Aggregation,
+    /// Its limits, none of which anything is asked of yet.
+    pub asked: Vec<Asked>,
+    /// The windows of the limits.
+    pub keys: Vec<WindowKey>,
+}
+
+/// The limited metrics of an account, until something of them may be otherwise.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The metrics.
+    pub metrics: Vec<PlannedMetric>,
+    /// Which state of the account this is.
+    pub revision: Revision,
+    /// From when on a window has ended, an override has, or the account may be closed.
+    pub valid_until: Timestamp,
+}
+
+impl Plan {
+    /// What holds at `now`, and at the most until `until`.
+    #[must_use]
+    pub fn new(limits: &AccountLimits, catalog: &Catalog, now: Timestamp, until: Timestamp) -> Self {
+        let mut metrics: Vec<PlannedMetric> = Vec::new();
+        let mut valid_until = until;
+        for effective in &limits.limits {
+            let Some(metric) = catalog.metrics.get(&effective.limit.metric) else {
+                continue;
+            };
+            let key = limits.window_key(effective, now);
+            let expires_at = effective.replaced_by.as_ref().and_then(|one| one.expires_at);
+            valid_until = valid_until.min(key.end).min(expires_at.unwrap_or(Timestamp::MAX));
+            if metrics.last().is_none_or(|last| last.metric != metric.slug) {
+                metrics.push(PlannedMetric {
+                    metric: metric.slug.clone(),
+                    recording: metric.recording,
+                    aggregation: metric.aggregation,
+                    asked: Vec::new(),
+                    keys: Vec::new(),
+                });
+            }
+            // Limits are sorted by metric.
+            if let Some(planned) = metrics.last_mut() {
+                planned.asked.push(Asked {
+                    effective: Arc::clone(effective),
+                    window: key.window(),
+                    amount: Units::ZERO,
+                });
+                planned.keys.push(key);
+            }
+        }
+        Self {
+            metrics,
+            revision: limits.revision,
+            valid_until,
+        }
+    }
+
+    /// The metric of this name, where it is limited.
+    #[must_use]
+    pub fn metric(&self, name: &str) -> Option<&PlannedMetric> {
+        self.metrics
+            .iter()
+            .find(|planned| planned.metric.as_str() == name)
+    }
+}
