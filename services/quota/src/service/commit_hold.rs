@@ -117,8 +117,11 @@ impl Service {
             match recording {
                 Ok(LedgerAnswer::Recorded) => return Ok(committed(amounts, &charges, false, late)),
                 Ok(LedgerAnswer::Repeated) => return self.committed_before(&request, amounts, late).await,
-                // The hold was settled: it had ended.
-                Ok(LedgerAnswer::Unpaid(_)) => late = true,
+                // Where the hold itself was settled it had ended; a slice of what is more is carved again.
+                Ok(LedgerAnswer::Unpaid(slices)) => {
+                    let of_hold = |item: &Item| slices.contains(&slice_of(hold.id, &item.metric));
+                    late |= hold.items.iter().any(of_hold);
+                }
                 Ok(LedgerAnswer::Denied) | Err(Error::RequestIdReused { .. }) => {
                     return Err(Error::HoldEnded { state: "committed" });
                 }
