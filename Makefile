@@ -4,7 +4,7 @@ SCRIPTS := deploy/scripts
 
 .PHONY: help
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: up
 up: ## Build and run everything in one process, with its own PostgreSQL; Ctrl-C stops it
@@ -17,6 +17,18 @@ test: ## Run the tests; servers that they need are installed where the system al
 .PHONY: test-long
 test-long: ## Run the tests that take minutes as well
 	@$(SCRIPTS)/test.sh --long
+
+.PHONY: chaos-quota
+chaos-quota: ## Break things under load and check that no limit is passed and nothing is lost (SEEDS=10 for more)
+	@$(SCRIPTS)/chaos.sh
+
+.PHONY: bench-quota
+bench-quota: ## Measure what decisions cost, beside a server that decides nothing
+	@$(SCRIPTS)/bench.sh quota
+
+.PHONY: bench-quota-cache
+bench-quota-cache: ## Measure what copies in Redis save, beside PostgreSQL alone
+	@$(SCRIPTS)/bench.sh quota cache
 
 .PHONY: lint
 lint: ## Check format, lints, documentation, dependencies, contracts, scripts and manifests

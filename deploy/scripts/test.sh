@@ -36,9 +36,9 @@ if [[ -z ${TEST_POSTGRES_URL:-} && -z ${PG_BIN:-} ]] && found=$(postgres_find) &
 fi
 unset OCTROI_TOOLS_DIR
 
-# The tests start the programs too, so these are built first. Always the whole workspace: a part of it
-# would be built with other features, from the beginning.
-cargo build --workspace --bins
+# The tests start the programs too, so these are built first. Always the whole workspace, and the tests with
+# it: a part of it would be built with other features, from the beginning.
+cargo build --workspace --bins --tests
 
 # The examples in the documentation come first, so that the last line is about the tests.
 if (($# == 0)); then

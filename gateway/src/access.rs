@@ -57,6 +57,7 @@ pub(crate) const TABLE: &[(&str, &str, Access)] = &[
     ("GET",    "/api/account/usage",               MemberOrKey(UsageRead)),
     ("GET",    "/api/account/usage/events",        MemberOrKey(UsageRead)),
     ("GET",    "/api/account/quotas",              MemberOrKey(UsageRead)),
+    ("GET",    "/api/account/decisions/{decision_id}", MemberOrKey(UsageRead)),
     ("GET",    "/api/account/notifications",       Member),
     ("POST",   "/api/account/notifications/read",  Member),
     ("GET",    "/api/account/api-keys",            Member),

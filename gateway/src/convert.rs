@@ -72,6 +72,10 @@ macro_rules! asked {
     };
 }
 
+mod explained;
+
+pub(crate) use self::explained::{DecisionAction, ExplanationDetail, HoldEndState, Recording};
+
 answered! {
     /// How long a window of a limit is.
     Period of common::v1::Period {

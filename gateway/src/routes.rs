@@ -4,6 +4,7 @@ mod api_keys;
 mod auth;
 mod billing;
 mod check;
+mod decisions;
 mod notifications;
 mod quotas;
 mod settings;
@@ -41,6 +42,7 @@ fn all() -> OpenApiRouter<Edge> {
         .routes(routes!(usage_events::list_usage_events))
         .routes(routes!(usage_events::track_usage).layer(DefaultBodyLimit::max(body::EVENTS_BYTES_MAX)))
         .routes(routes!(quotas::quotas))
+        .routes(routes!(decisions::explain_decision))
         .routes(routes!(notifications::notifications))
         .routes(routes!(notifications::mark_notifications_read))
         .routes(routes!(api_keys::api_keys, api_keys::create_api_key))

@@ -32,6 +32,7 @@ fn plain(method: &str, path: &str) -> Request<Body> {
 
 fn example(path: &str) -> String {
     path.replace("{key_id}", "key-9")
+        .replace("{decision_id}", "d1")
         .replace("{page}", "quota-exceeded")
 }
 

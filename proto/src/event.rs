@@ -25,6 +25,7 @@ routing_keys! {
     AccountClosed => "account.closed",
     UsageRecorded => "usage.recorded",
     ThresholdCrossed => "quota.threshold_crossed",
+    BackToNormal => "quota.back_to_normal",
     SubscriptionChanged => "billing.subscription_changed",
     CatalogApplied => "billing.catalog_applied",
 }

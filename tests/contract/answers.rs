@@ -3,8 +3,9 @@
 use octroi_core::{AccountId, RequestId};
 use octroi_kit::config::Secret;
 use octroi_quota::{
-    AnswersConfig, Backend,
+    AnswersConfig, Backend, RedisConfig,
     answers::{Answers, RequestKey},
+    redis::Redis,
 };
 use octroi_tests::harness::backends;
 
@@ -20,20 +21,27 @@ fn request(caller: &str, request: &str) -> RequestKey {
 }
 
 async fn variants() -> Vec<(&'static str, Answers)> {
-    let redis = backends::redis().await;
-    let namespace = redis.namespace().await.expect("a namespace of Redis");
+    let redis = a_redis().await;
     let config = |backend| AnswersConfig {
         backend,
+        told_per_second_max: 1_000,
+    };
+    [("in process", Backend::InProcess), ("redis", Backend::Redis)]
+        .map(|(name, backend)| (name, Answers::new(config(backend), Some(&redis))))
+        .into()
+}
+
+/// Connections to a corner of Redis that nobody else uses.
+pub(crate) async fn a_redis() -> Redis {
+    let namespace = backends::redis().await.namespace().await;
+    let namespace = namespace.expect("a namespace of Redis");
+    let config = RedisConfig {
         url: Secret::new(namespace.url.as_str()),
-        namespace: "contract".into(),
+        namespace: namespace.prefix.clone(),
         command_timeout_ms: 5_000,
         connections: 2,
     };
-    let mut variants = Vec::new();
-    for (name, backend) in [("in process", Backend::InProcess), ("redis", Backend::Redis)] {
-        variants.push((name, Answers::connect(&config(backend)).await.expect("a memory")));
-    }
-    variants
+    Redis::connect(&config).await.expect("a Redis")
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,8 @@
 mod answers;
 mod backends;
 mod bus;
+mod cache;
+mod decisions;
 mod events;
 mod inbox;
 mod mail;

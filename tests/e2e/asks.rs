@@ -6,22 +6,30 @@ use octroi_proto::{
     account::v1::{Account, UpsertAccountRequest},
     common::v1::Period,
     errors::v1::ErrorReason,
-    quota::v1::{CheckItem, CheckMode, CheckQuotaRequest, GetCurrentUsageRequest, LimitStatus},
+    quota::v1::{
+        CheckItem, CheckMode, CheckQuotaRequest, CheckQuotaResponse, GetCurrentUsageRequest, LimitStatus,
+        ReserveQuotaRequest,
+    },
     usage::v1::{GetLedgerTotalsRequest, LedgerTotal, UsageEvent},
 };
 use octroi_tests::harness::fleet::Clients;
 use tonic::{Code, Response, Status};
 use tonic_types::StatusExt as _;
 
-/// A check that only looks.
-pub(crate) fn peek(account: &str, items: &[(&str, i64)]) -> CheckQuotaRequest {
+/// Metrics and how much of each.
+pub(crate) fn items(asked: &[(&str, i64)]) -> Vec<CheckItem> {
     let item = |(metric, amount): &(&str, i64)| CheckItem {
         metric: (*metric).to_owned(),
         amount: *amount,
     };
+    asked.iter().map(item).collect()
+}
+
+/// A check that only looks.
+pub(crate) fn peek(account: &str, asked: &[(&str, i64)]) -> CheckQuotaRequest {
     CheckQuotaRequest {
         account_id: account.to_owned(),
-        items: items.iter().map(item).collect(),
+        items: items(asked),
         mode: CheckMode::Peek.into(),
         ..CheckQuotaRequest::default()
     }
@@ -33,6 +41,24 @@ pub(crate) fn consume(account: &str, request_id: &str, items: &[(&str, i64)]) ->
         mode: CheckMode::Consume.into(),
         request_id: request_id.to_owned(),
         ..peek(account, items)
+    }
+}
+
+/// The answer to a check.
+pub(crate) async fn decide(
+    clients: &Clients,
+    request: CheckQuotaRequest,
+) -> Result<CheckQuotaResponse, Status> {
+    Ok(clients.quota.clone().check_quota(request).await?.into_inner())
+}
+
+/// A reservation for a minute.
+pub(crate) fn reserve(account: &str, request_id: &str, asked: &[(&str, i64)]) -> ReserveQuotaRequest {
+    ReserveQuotaRequest {
+        account_id: account.to_owned(),
+        items: items(asked),
+        request_id: request_id.to_owned(),
+        ..ReserveQuotaRequest::default()
     }
 }
 

@@ -12,7 +12,8 @@ use octroi_proto::{
     errors::v1::ErrorReason,
     usage::v1::{
         GetLedgerTotalsRequest, GetUsageEventRequest, GetUsageStatsRequest, Granularity,
-        ListUsageEventsRequest, TrackUsageBatchRequest, TrackUsageRequest, UsageEvent,
+        ListUsageEventsRequest, TrackUsageBatchRequest, TrackUsageBatchResponse, TrackUsageBatchesRequest,
+        TrackUsageRequest, UsageEvent, track_usage_batches_result::Outcome as OfBatch,
         track_usage_result::Outcome,
     },
 };
@@ -28,6 +29,7 @@ use crate::{
 
 both_topologies!(
     a_batch_is_recorded_as_a_whole_or_not_at_all,
+    batches_of_one_call_are_answered_as_if_each_had_come_alone,
     an_event_keeps_the_content_hash_of_its_request,
     of_batches_that_overlap_at_the_same_time_each_is_there_as_a_whole_or_not_at_all,
     a_metric_is_counted_as_the_catalog_says,
@@ -54,7 +56,11 @@ fn whole(events: Vec<UsageEvent>) -> TrackUsageBatchRequest {
 /// `new`, `duplicate`, or the reason, an event.
 async fn track(clients: &Clients, request: TrackUsageBatchRequest) -> Result<Vec<String>> {
     let answer = clients.usage.clone().track_usage_batch(request).await?;
-    let results = answer.into_inner().results.into_iter();
+    outcomes(answer.into_inner())
+}
+
+fn outcomes(answer: TrackUsageBatchResponse) -> Result<Vec<String>> {
+    let results = answer.results.into_iter();
     results
         .map(|result| {
             Ok(match result.outcome.context("a result without outcome")? {
@@ -115,6 +121,52 @@ async fn the_sums_have_the_ledger(operator: &Clients) -> Result<()> {
         Ok(())
     })
     .await
+}
+
+async fn batches_of_one_call_are_answered_as_if_each_had_come_alone(fleet: &mut Fleet) -> Result<()> {
+    let (app, quota) = (fleet.clients(APPLICATION)?, fleet.clients("quota")?);
+    upsert_account(&app, ACCOUNT).await?;
+    let ask = async |batches: Vec<TrackUsageBatchRequest>| {
+        let request = TrackUsageBatchesRequest { batches };
+        quota.usage.clone().track_usage_batches(request).await
+    };
+    let batches = vec![
+        whole(vec![used("e-1", 1), used("e-2", 2)]),
+        whole(Vec::new()),
+        whole(vec![used("e-3", 4), used("e-4", 0)]),
+        whole(vec![used("e-2", 2), used("e-1", 1)]),
+        TrackUsageBatchRequest {
+            content_hash: vec![1],
+            ..whole(vec![used("e-5", 8)])
+        },
+    ];
+    let results = ask(batches).await?.into_inner().results.into_iter();
+    let mut said: Vec<String> = results
+        .map(
+            |result| match result.outcome.context("a batch without an answer")? {
+                OfBatch::Response(response) => Ok(outcomes(response)?.join(" ")),
+                OfBatch::Error(error) => Ok(format!("{} of {}", error.reason, error.field)),
+            },
+        )
+        .collect::<Result<_>>()?;
+    // Of two that have the same events either may be the first.
+    said.sort_unstable();
+    let expected = [
+        "BATCH_REFUSED FIELD_INVALID",
+        "FIELD_INVALID of batches[1].events",
+        "FIELD_INVALID of batches[4].content_hash",
+        "duplicate duplicate",
+        "new new",
+    ];
+    ensure!(said == expected, "{said:?}");
+    let there: BTreeMap<String, i64> = [("e-1".to_owned(), 1), ("e-2".to_owned(), 2)].into();
+    ensure!(ledger(fleet).await? == there, "not what was acknowledged");
+
+    check_refusal("none", ask(Vec::new()).await, invalid("batches"))?;
+    let many = vec![whole(vec![used("e-6", 1)]); 1_001];
+    check_refusal("too many", ask(many).await, invalid("batches"))?;
+    let large = vec![whole(vec![used("e-6", 1); 6_000]); 2];
+    check_refusal("too many events", ask(large).await, invalid("batches"))
 }
 
 async fn a_batch_is_recorded_as_a_whole_or_not_at_all(fleet: &mut Fleet) -> Result<()> {

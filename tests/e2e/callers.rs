@@ -3,7 +3,9 @@
 use anyhow::{Context, Result, ensure};
 use octroi_kit::auth::{STANDARD_CALLERS, TABLE};
 use octroi_proto::{
-    account::v1::{CreateApiKeyRequest, GetAccountRequest, SignInRequest, VerifyApiKeyRequest},
+    account::v1::{
+        CreateApiKeyRequest, GetAccountBatchRequest, GetAccountRequest, SignInRequest, VerifyApiKeyRequest,
+    },
     billing::v1 as billing,
     errors::v1::ErrorReason,
     notification::v1::ListEmailsRequest,
@@ -21,7 +23,7 @@ use tonic_reflection::pb::v1alpha::{
 };
 
 use crate::{
-    asks::{Refusal, check_refusal, refusal, refused},
+    asks::{Refusal, check_refusal, invalid, refusal, refused, upsert_account},
     story::both_topologies,
 };
 
@@ -29,9 +31,31 @@ both_topologies!(
     nobody_calls_without_a_token,
     every_caller_has_only_its_methods,
     health_and_reflection_ask_for_no_token,
+    accounts_are_read_together,
 );
 
 const NO_CALLER: Refusal = refusal(Code::Unauthenticated, ErrorReason::TokenInvalid);
+
+async fn accounts_are_read_together(fleet: &mut Fleet) -> Result<()> {
+    let app = fleet.clients(APPLICATION)?;
+    for account in ["acme", "globex"] {
+        upsert_account(&app, account).await?;
+    }
+    let ask = async |account_ids: Vec<String>| {
+        let request = GetAccountBatchRequest { account_ids };
+        app.account.clone().get_account_batch(request).await
+    };
+    let named = ["globex", "nobody", "acme", "acme"].map(str::to_owned);
+    let found = ask(named.to_vec()).await?.into_inner().accounts;
+    let mut found: Vec<&str> = found.iter().map(|account| account.account_id.as_str()).collect();
+    found.sort_unstable();
+    ensure!(found == ["acme", "globex"], "{found:?}");
+    check_refusal("none", ask(Vec::new()).await, invalid("account_ids"))?;
+    let many = vec!["acme".to_owned(); 1_001];
+    check_refusal("too many", ask(many).await, invalid("account_ids"))?;
+    let bad = vec!["acme".to_owned(), "a b".to_owned()];
+    check_refusal("no id", ask(bad).await, invalid("account_ids[1]"))
+}
 
 async fn nobody_calls_without_a_token(fleet: &mut Fleet) -> Result<()> {
     let address = format!("http://{}", fleet.address("account"));

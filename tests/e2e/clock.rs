@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use jiff::{Timestamp, ToSpan as _};
 use octroi_proto::{
     common::v1::Period,
-    quota::v1::{CheckQuotaResponse, DenialReason},
+    quota::v1::{CheckQuotaResponse, DenialReason, ReleaseHoldRequest},
     usage::v1::{TrackUsageRequest, UsageEvent},
 };
 use octroi_tests::harness::{
@@ -12,7 +12,9 @@ use octroi_tests::harness::{
     fleet::{APPLICATION, Call, Clients, Ended, Fleet, Topology, eventually, now, roomy_hour, tell},
 };
 
-use crate::asks::{consume, event, limit_of, standing, upsert_account};
+use sqlx::{Connection as _, PgConnection};
+
+use crate::asks::{consume, event, limit_of, reserve, standing, upsert_account};
 
 mod one_process {
     use super::*;
@@ -42,6 +44,12 @@ mod split {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_ended_long_ago_is_forgotten() -> Result<()> {
+    let sandbox = Fleet::builder(Topology::Split).set("sandbox", "true");
+    tell(sandbox, a_hold_that_ended_is_kept_and_then_deleted).await
+}
+
 /// A call of `octroi clock` where the fleet's databases are.
 fn clock(fleet: &Fleet, arguments: &[&str]) -> Result<Call> {
     let call = fleet.operator_call("clock", &[&["clock"], arguments].concat())?;
@@ -50,7 +58,8 @@ fn clock(fleet: &Fleet, arguments: &[&str]) -> Result<Call> {
     }))
 }
 
-async fn in_the_sandbox(fleet: &Fleet, arguments: &[&str]) -> Result<Ended> {
+/// The same in a sandbox; it succeeds.
+pub(crate) async fn in_the_sandbox(fleet: &Fleet, arguments: &[&str]) -> Result<Ended> {
     let call = clock(fleet, arguments)?.set("sandbox", "true");
     call.ends().await?.succeeded()
 }
@@ -58,6 +67,49 @@ async fn in_the_sandbox(fleet: &Fleet, arguments: &[&str]) -> Result<Ended> {
 async fn decide(app: &Clients, request_id: &str) -> Result<CheckQuotaResponse> {
     let request = consume("acme", request_id, &[("exports.run", 1)]);
     Ok(app.quota.clone().check_quota(request).await?.into_inner())
+}
+
+/// Slices of holds that ended.
+async fn ended_holds(fleet: &Fleet) -> Result<i64> {
+    let mut session = PgConnection::connect(fleet.database().superuser_url()).await?;
+    let count =
+        sqlx::query_scalar("SELECT count(*) FROM quota.slice WHERE kind = 'hold' AND state = 'sealed'")
+            .fetch_one(&mut session)
+            .await?;
+    session.close().await?;
+    Ok(count)
+}
+
+async fn a_hold_that_ended_is_kept_and_then_deleted(fleet: &mut Fleet) -> Result<()> {
+    let app = fleet.clients(APPLICATION)?;
+    upsert_account(&app, "acme").await?;
+    let reserved = (app.quota.clone())
+        .reserve_quota(reserve("acme", "h-1", &[("exports.run", 1)]))
+        .await?
+        .into_inner();
+    let release = ReleaseHoldRequest {
+        account_id: "acme".to_owned(),
+        hold_id: reserved.hold_id,
+    };
+    app.quota.clone().release_hold(release).await?;
+    eventually("the hold has ended", async || {
+        ensure!(ended_holds(fleet).await? == 1);
+        Ok(())
+    })
+    .await?;
+    // It is looked for what is old when a process begins, and from time to time.
+    for (later, left) in [("720h", 1), ("2400h", 0)] {
+        in_the_sandbox(fleet, &["move", later]).await?;
+        fleet.stop("quota").await?;
+        fleet.restart("quota").await?;
+        eventually("what is old is deleted, and nothing else", async || {
+            let count = ended_holds(fleet).await?;
+            ensure!(count == left, "{count}");
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
 }
 
 async fn a_full_window_is_free_again_once_the_clock_was_moved(fleet: &mut Fleet) -> Result<()> {

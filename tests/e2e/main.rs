@@ -1,12 +1,18 @@
 //! Stories about a whole fleet, told once and run in both topologies.
 
 mod asks;
+mod back_to_normal;
 mod batches;
 mod buffered;
 mod callers;
 mod client;
 mod clock;
+mod degraded;
+mod explain;
+mod holds;
 mod ledger;
+mod levels;
+mod limits;
 mod newcomer;
 mod operations;
 mod python;
@@ -18,4 +24,7 @@ mod road;
 mod scripts;
 mod sign_up;
 mod story;
+mod stream;
 mod trace;
+mod unpermitted;
+mod zones;

@@ -316,7 +316,7 @@ async fn the_configuration_is_printed_without_secrets() -> Result<()> {
         )
         .set("database.url", "postgres://postgres:hunter2-super@db/postgres")
         .set("bus.url", "amqp://octroi:hunter2-bus@broker/%2f")
-        .set("quota.answers.url", "redis://:hunter2-redis@redis:6379")
+        .set("quota.redis.url", "redis://:hunter2-redis@redis:6379")
         .set("auth.principal_secret", "hunter2-hunter2-hunter2-hunter2-hunter2")
         .set("billing.payments.stripe_secret_key", "sk_test_hunter2")
         .set("notification.mail.url", "smtp://octroi:hunter2-mail@mail:587")

@@ -8,6 +8,7 @@ macro_rules! cases {
 }
 
 mod calls;
+mod limits;
 mod requests;
 
 use anyhow::{Result, ensure};
@@ -16,9 +17,11 @@ use sqlx::{Connection as _, PgConnection};
 
 use crate::{asks::Refusal, story::both_topologies};
 use calls::bad_calls_are_told_the_field_and_the_rule;
+use limits::bad_calls_about_limits_are_told_the_field_and_the_rule;
 use requests::bad_requests_are_told_the_field_and_the_rule;
 
 both_topologies!(
+    bad_calls_about_limits_are_told_the_field_and_the_rule,
     bad_calls_are_told_the_field_and_the_rule,
     bad_requests_are_told_the_field_and_the_rule
 );

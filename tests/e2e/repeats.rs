@@ -7,7 +7,13 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use octroi_proto::{common::v1::Period, errors::v1::ErrorReason, quota::v1::CheckQuotaResponse};
+use octroi_proto::{
+    common::v1::Period,
+    errors::v1::ErrorReason,
+    quota::v1::{
+        CheckQuotaRequest, CheckQuotaResponse, DenialReason, LimitOverride, SetLimitOverrideRequest,
+    },
+};
 use octroi_tests::harness::fleet::{
     APPLICATION, Clients, Fleet, OPERATOR, Topology, eventually, roomy_hour, tell,
 };
@@ -20,6 +26,7 @@ use crate::{
 
 both_topologies!(
     a_decision_is_repeated_after_the_quota_service_was_killed,
+    a_denial_of_a_repeat_is_final,
     a_request_id_with_another_content_records_nothing_of_it,
     callers_that_go_away_leave_nothing_behind,
     of_fifty_attempts_at_once_one_is_the_first,
@@ -37,8 +44,8 @@ async fn decide(
     Ok(app.quota.clone().check_quota(request).await?.into_inner())
 }
 
-/// The counters and the ledger both have this much of the metric.
-async fn exactly_is_taken(app: &Clients, operator: &Clients, metric: &str, amount: u64) -> Result<()> {
+/// The windows and the ledger both have this much of the metric.
+async fn is_taken(app: &Clients, operator: &Clients, metric: &str, amount: u64) -> Result<()> {
     let total = ledger_total(operator, ACCOUNT, metric).await?;
     ensure!(
         (total.decided_amount, total.direct_amount) == (amount, 0),
@@ -47,6 +54,14 @@ async fn exactly_is_taken(app: &Clients, operator: &Clients, metric: &str, amoun
     let hour = standing(app, ACCOUNT, metric, Period::Hour).await?;
     ensure!(hour.used == amount, "{amount} of {metric}: {hour:?}");
     Ok(())
+}
+
+/// The same, where the windows may still learn from the bus what the ledger has, as they do after a kill.
+async fn exactly_is_taken(app: &Clients, operator: &Clients, metric: &str, amount: u64) -> Result<()> {
+    eventually("the windows have what the ledger has", async || {
+        is_taken(app, operator, metric, amount).await
+    })
+    .await
 }
 
 async fn a_decision_is_repeated_after_the_quota_service_was_killed(fleet: &mut Fleet) -> Result<()> {
@@ -70,6 +85,62 @@ async fn a_decision_is_repeated_after_the_quota_service_was_killed(fleet: &mut F
     let denied = decide(&app, "r-2", &[(METRIC, 1)]).await?;
     ensure!(!denied.allowed, "the hour is full: {denied:?}");
     exactly_is_taken(&app, &operator, METRIC, 60).await
+}
+
+/// Its caller was told no, and an attempt that is still on its way must not be charged after that.
+async fn a_denial_of_a_repeat_is_final(fleet: &mut Fleet) -> Result<()> {
+    roomy_hour().await;
+    let (app, operator) = (fleet.clients(APPLICATION)?, fleet.clients(OPERATOR)?);
+    upsert_account(&app, ACCOUNT).await?;
+    let attempt = async |request_id: &str, repeat: bool, allowed: bool| -> Result<()> {
+        let request = CheckQuotaRequest {
+            repeat,
+            ..consume(ACCOUNT, request_id, &[(METRIC, 1), ("llm.requests", 1)])
+        };
+        let answer = app.quota.clone().check_quota(request).await?.into_inner();
+        ensure!(answer.allowed == allowed, "{request_id}: {answer:?}");
+        ensure!(
+            allowed || answer.reason() == DenialReason::QuotaExceeded,
+            "{request_id}: {answer:?}"
+        );
+        Ok(())
+    };
+    attempt("allowed", false, true).await?;
+    let full = decide(&app, "r-1", &[(METRIC, 59)]).await?;
+    ensure!(full.allowed, "{full:?}");
+    attempt("marked", true, false).await?;
+    attempt("unmarked", false, false).await?;
+    // What was allowed before the hour was full stays so, whoever asks again.
+    attempt("allowed", true, true).await?;
+
+    let more = SetLimitOverrideRequest {
+        account_id: ACCOUNT.to_owned(),
+        metric: METRIC.to_owned(),
+        period: Period::Hour.into(),
+        r#override: Some(LimitOverride {
+            amount: 100,
+            ..LimitOverride::default()
+        }),
+    };
+    operator.quota.clone().set_limit_override(more).await?;
+    for forgotten in [false, true] {
+        if forgotten {
+            fleet.kill("quota").await?;
+            fleet.restart("quota").await?;
+        }
+        attempt("marked", false, false).await?;
+        attempt("marked", true, false).await?;
+        attempt("allowed", false, true).await?;
+        attempt(&format!("new-{forgotten}"), false, true).await?;
+    }
+    // Its denial was only an answer, and the answer is forgotten.
+    attempt("unmarked", false, true).await?;
+    // What the killed process had spent is told once it was followed.
+    eventually("the limits have what the ledger has", async || {
+        exactly_is_taken(&app, &operator, METRIC, 63).await?;
+        exactly_is_taken(&app, &operator, "llm.requests", 4).await
+    })
+    .await
 }
 
 async fn a_request_id_with_another_content_records_nothing_of_it(fleet: &mut Fleet) -> Result<()> {
@@ -114,7 +185,7 @@ async fn callers_that_go_away_leave_nothing_behind(fleet: &mut Fleet) -> Result<
     futures::future::join_all(impatient).await;
     eventually("the counters have what the ledger has", async || {
         let total = ledger_total(&operator, ACCOUNT, METRIC).await?;
-        exactly_is_taken(&app, &operator, METRIC, total.decided_amount).await
+        is_taken(&app, &operator, METRIC, total.decided_amount).await
     })
     .await?;
     // Each comes once more, and nobody is charged twice.

@@ -16,7 +16,7 @@ use octroi_tests::harness::fleet::{APPLICATION, Clients, Fleet, OPERATOR, eventu
 use tonic::Code;
 
 use crate::{
-    asks::{check_refusal, consume, ledger_total, limit_of, peek, refusal, standing},
+    asks::{check_refusal, consume, decide, ledger_total, limit_of, peek, refusal, standing},
     story::both_topologies,
 };
 
@@ -28,10 +28,6 @@ both_topologies!(
 
 /// The caller's own id, with every character that one may have.
 const ACCOUNT: &str = "Org_17:eu-west.acme";
-
-async fn decide(clients: &Clients, request: CheckQuotaRequest) -> Result<CheckQuotaResponse> {
-    Ok(clients.quota.clone().check_quota(request).await?.into_inner())
-}
 
 async fn an_account_takes_what_its_limits_allow(fleet: &mut Fleet) -> Result<()> {
     roomy_hour().await;

@@ -203,6 +203,8 @@ fn see_recorded(moves: &mut Moves<'_>, state: &State, request: usize, attempt: &
     );
     if let Purpose::Hold { commit } = wish.purpose {
         moves.see_if(event.overrun > 0, Sight::CommitOverrun);
+        let extra = attempt.pays[usize::from(!attempt.late)].slice != NO_SLICE;
+        moves.see_if(event.overrun > 0 && extra, Sight::CommitOverrunInPart);
         let carved = event.overrun == 0;
         moves.see_if(carved && attempt.late, Sight::LateCommit);
         moves.see_if(

@@ -76,7 +76,15 @@ pub fn carve_into(config: &Config, state: &mut State, place: usize, carving: Car
 pub fn anybody_may_close(config: &Config, slice: &Slice) -> bool {
     match slice.kind {
         Kind::Free => false,
-        Kind::Buffered => slice.owner == DEAD && !config.rules.hold(Rule::DeadOwnerKeeps),
+        Kind::Buffered => {
+            // Without its rule, what was carved for a check that waits for the ledger pays for others that do not.
+            let rule = if slice.owner == DEAD {
+                Rule::DeadOwnerKeeps
+            } else {
+                Rule::KeptPays
+            };
+            !config.rules.hold(rule)
+        }
         Kind::Replica => slice.owner != DEAD || config.rules.hold(Rule::AnybodySettles),
         Kind::Pool | Kind::Hold | Kind::Extra => true,
     }

@@ -31,6 +31,8 @@ pub enum Rule {
     FlushedBeforeClosed,
     /// R10: a buffered slice whose owner died is not settled.
     DeadOwnerKeeps,
+    /// R11: a buffered request is paid only by slices that nobody but their owner settles.
+    KeptPays,
     /// A call over several metrics is recorded as a whole or not at all.
     WholeCall,
     /// Where one of its slices refuses, an event takes nothing from the others either.

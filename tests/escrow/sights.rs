@@ -61,6 +61,8 @@ pub enum Sight {
     CommitAbove,
     /// A commit found no room.
     CommitOverrun,
+    /// A commit found room for a part of what its hold did not pay.
+    CommitOverrunInPart,
     /// A reservation came twice.
     ReservedTwice,
     /// A call over two metrics was recorded.

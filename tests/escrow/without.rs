@@ -70,6 +70,7 @@ fn r2_without_refusing_beyond_the_cap_two_halves_of_redis_sell_one_unit() {
 #[test]
 fn r3_without_ids_that_follow_from_the_request_a_repeat_is_counted_twice() {
     const WORLD: Config = Config {
+        name: "two units for one that repeats",
         limits: [2, 0, 0],
         wishes: &[consume(1)],
         ..ONE_REPEATED
@@ -80,6 +81,7 @@ fn r3_without_ids_that_follow_from_the_request_a_repeat_is_counted_twice() {
 #[test]
 fn r4_without_applying_by_compare_and_set_the_slower_settler_writes_what_was() {
     const WORLD: Config = Config {
+        name: "one unit for two, two settlers",
         settlers: 2,
         slices: 3,
         ..ONE
@@ -90,6 +92,7 @@ fn r4_without_applying_by_compare_and_set_the_slower_settler_writes_what_was() {
 #[test]
 fn r5_without_a_slice_of_its_own_the_units_of_a_hold_are_sold_again() {
     const WORLD: Config = Config {
+        name: "one unit in Redis for a hold and a request",
         wishes: &[hold(1, 1), consume(1)],
         ..ONE_POOLED
     };
@@ -104,6 +107,7 @@ fn r6_without_carving_for_a_late_commit_its_units_are_spent_twice() {
 #[test]
 fn r6_without_carving_for_its_excess_a_commit_passes_the_limit() {
     const WORLD: Config = Config {
+        name: "one unit for a commit above its hold",
         wishes: &[hold(1, 2)],
         ..ONE_HELD
     };
@@ -187,6 +191,11 @@ const BATCH: Config = Config {
     batches: true,
     ..ONE
 };
+
+#[test]
+fn r11_a_buffered_request_that_is_paid_by_what_others_may_settle_passes_the_limit() {
+    is_broken_without(Rule::KeptPays, Invariant::WithinLimit, &ONE_BUFFERED);
+}
 
 #[test]
 fn a_batch_without_its_fall_back_refuses_what_fits() {
@@ -285,6 +294,7 @@ fn a_level_without_a_floor_is_given_back_what_nobody_has() {
 #[test]
 fn a_return_whose_refusal_is_not_written_down_is_recorded_after_it() {
     const WORLD: Config = Config {
+        name: "one unit of a level for one and a return that repeat",
         asks: 2,
         wishes: &[consume(1), give_back(1)],
         ..LEVEL
@@ -313,6 +323,10 @@ fn a_limit_that_is_lowered_is_passed_by_whoever_remembers_the_old_one() {
 
 #[test]
 fn where_only_owners_settle_a_crash_strands_units() {
-    const WORLD: Config = Config { crashes: 1, ..ONE };
+    const WORLD: Config = Config {
+        name: "one unit for two, a crash",
+        crashes: 1,
+        ..ONE
+    };
     is_broken_without(Rule::AnybodySettles, Invariant::FullUse, &WORLD);
 }

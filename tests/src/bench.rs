@@ -11,7 +11,10 @@
 //! 4. [`report`] prints and writes the rows.
 //!
 //! [`quota`] is the traffic of quota; [`floor`] is a server that does nothing, which is what everything on
-//! tonic is compared with. `proc` reads what Linux knows; nothing here runs elsewhere.
+//! tonic is compared with, and [`route`] is the same behind our own layers. `proc` reads what Linux knows; nothing
+//! here runs elsewhere.
+//!
+//! [`suite`] is what `make bench-quota` runs: its cases, and what they must reach.
 //!
 //! # A bench
 //!
@@ -73,6 +76,7 @@
 //! }
 //! ```
 
+pub mod counted;
 pub mod cpu;
 pub mod floor;
 pub mod histogram;
@@ -83,4 +87,9 @@ mod proc;
 pub mod quota;
 pub mod report;
 pub mod rounds;
+pub mod route;
+mod served;
+pub mod stores;
+pub mod suite;
 pub mod traffic;
+pub mod usage;

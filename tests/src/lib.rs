@@ -2,4 +2,5 @@
 
 #[cfg(target_os = "linux")]
 pub mod bench;
+pub mod chaos;
 pub mod harness;

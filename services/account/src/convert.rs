@@ -80,6 +80,29 @@ pub(crate) fn from_proto_account_id(account_id: &str) -> Result<AccountId, Error
     account_id.ok_or_else(|| violations.into())
 }
 
+/// The most accounts of a batch.
+const BATCH_ACCOUNTS_MAX: usize = 1_000;
+
+/// The accounts that a batch asks for.
+pub(crate) fn from_proto_account_ids(account_ids: &[String]) -> Result<Vec<AccountId>, Error> {
+    let mut violations = Violations::default();
+    if account_ids.is_empty() || account_ids.len() > BATCH_ACCOUNTS_MAX {
+        violations.add(
+            "account_ids",
+            format!("must hold 1 to {BATCH_ACCOUNTS_MAX} accounts"),
+        );
+        return Err(violations.into());
+    }
+    let parsed = (account_ids.iter().enumerate())
+        .filter_map(|(index, id)| violations.take(format!("account_ids[{index}]"), AccountId::parse(id)));
+    let accounts = parsed.collect();
+    if violations.0.is_empty() {
+        Ok(accounts)
+    } else {
+        Err(violations.into())
+    }
+}
+
 /// An account to be created.
 pub(crate) fn from_proto_upsert(request: &proto::UpsertAccountRequest) -> Result<NewAccount, Error> {
     let mut violations = Violations::default();

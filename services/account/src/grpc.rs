@@ -110,6 +110,20 @@ impl AccountService for Handler {
         }))
     }
 
+    async fn get_account_batch(
+        &self,
+        request: Request<proto::GetAccountBatchRequest>,
+    ) -> Result<Response<proto::GetAccountBatchResponse>, Status> {
+        for account_id in &request.get_ref().account_ids {
+            check_principal(&request, account_id)?;
+        }
+        let accounts = convert::from_proto_account_ids(&request.get_ref().account_ids).map_err(refused)?;
+        let accounts = self.service.list_accounts(accounts).await.map_err(refused)?;
+        Ok(Response::new(proto::GetAccountBatchResponse {
+            accounts: accounts.iter().map(convert::to_proto_account).collect(),
+        }))
+    }
+
     async fn update_account(
         &self,
         request: Request<proto::UpdateAccountRequest>,

@@ -98,6 +98,8 @@ impl Channel {
                 Err(status) if status.code() == Code::Cancelled && start.elapsed() >= deadline => {
                     return Err(deadline_passed());
                 }
+                // So it calls a connection that closed before the call was sent, too.
+                Err(status) if status.code() == Code::Cancelled => Err(connection_closed(status)),
                 answer => answer,
             };
             let refusal = match &answer {
@@ -140,6 +142,13 @@ impl Channel {
 
 fn deadline_passed() -> Status {
     Status::deadline_exceeded("the call did not end within its deadline")
+}
+
+/// Nobody cancelled the call: whoever would have answered is gone.
+fn connection_closed(status: Status) -> Status {
+    let mut closed = Status::unavailable("the connection was closed");
+    closed.set_source(std::sync::Arc::new(status));
+    closed
 }
 
 fn status_of(error: transport::Error) -> Status {

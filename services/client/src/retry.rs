@@ -17,6 +17,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// A method that is not here may act twice when it comes twice, so an answer that was lost stays lost.
 pub const MAY_BE_REPEATED: &[&str] = &[
     "/octroi.account.v1.AccountService/GetAccount",
+    "/octroi.account.v1.AccountService/GetAccountBatch",
     "/octroi.account.v1.AccountService/GetSession",
     "/octroi.account.v1.AccountService/ListApiKeys",
     "/octroi.account.v1.AccountService/ListMembers",
@@ -39,6 +40,7 @@ pub const MAY_BE_REPEATED: &[&str] = &[
     "/octroi.quota.v1.QuotaService/CheckQuotaBatch",
     "/octroi.quota.v1.QuotaService/ClearLimitOverride",
     "/octroi.quota.v1.QuotaService/CommitHold",
+    "/octroi.quota.v1.QuotaService/ExplainDecision",
     "/octroi.quota.v1.QuotaService/GetCurrentUsage",
     "/octroi.quota.v1.QuotaService/GetEntitlements",
     "/octroi.quota.v1.QuotaService/ListLimits",
@@ -56,6 +58,7 @@ pub const MAY_BE_REPEATED: &[&str] = &[
     "/octroi.usage.v1.UsageService/SealSlices",
     "/octroi.usage.v1.UsageService/TrackUsage",
     "/octroi.usage.v1.UsageService/TrackUsageBatch",
+    "/octroi.usage.v1.UsageService/TrackUsageBatches",
 ];
 
 /// Whether sending `method` again cannot make it act twice.

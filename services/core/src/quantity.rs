@@ -20,6 +20,8 @@ pub struct OutOfRange {
 impl Units {
     /// None at all.
     pub const ZERO: Self = Self(0);
+    /// One.
+    pub const ONE: Self = Self(1);
     /// The most: 2^53 − 1.
     pub const MAX: Self = Self((1 << 53) - 1);
 

@@ -9,6 +9,10 @@ use octroi_fleet::{
 };
 use octroi_kit::config::ConfigError;
 
+/// A decision asks for little pieces of memory on a thread that does nothing else, which the allocator of glibc is slow at.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What a wrong configuration ends with: EX_USAGE of sysexits.h.
 const EXIT_USAGE: u8 = 64;
 

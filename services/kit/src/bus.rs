@@ -194,8 +194,8 @@ pub struct Config {
     /// First part of the exchange's and every queue's name, so that fleets can share a broker: 1 to 64 of
     /// `[a-z0-9_-]`.
     pub namespace: String,
-    /// What a message waits before its second, third, … try, in ms; the last one repeats, without end where
-    /// something is away. 1 to 8 steps of 10 ms to 1 h.
+    /// What a message waits before its second, third, … try, in ms; the last one repeats. Where something is away the
+    /// last but one repeats, without end. 1 to 8 steps of 10 ms to 1 h.
     pub retry_delays_ms: Vec<u64>,
     /// RabbitMQ only: longest wait for a connection, and for the confirmation of one message, in ms;
     /// 100 ms to 1 min.

@@ -13,7 +13,7 @@ use octroi_core::{AccountId, Clock, ErrorKind, ServiceError};
 use octroi_proto::errors::v1::ErrorReason;
 use serde::{Deserialize, Serialize};
 use sqlx::{
-    Executor as _, PgConnection, PgPool,
+    AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool,
     migrate::{MigrateError, Migrator},
     postgres::{PgConnectOptions, PgPoolOptions},
 };
@@ -76,11 +76,15 @@ pub enum Scope {
 }
 
 impl Scope {
-    fn setting(&self) -> &str {
-        match self {
+    /// What begins a transaction with this scope, in one round trip. First of all what somebody else may have left open is
+    /// rolled back; that is begun before, because the server warns in its log of a rollback of nothing.
+    fn begin(&self) -> String {
+        let setting = match self {
+            // Its alphabet has no quote.
             Self::Account(account) => account.as_str(),
             Self::AllAccounts => "*",
-        }
+        };
+        format!("BEGIN; ROLLBACK; BEGIN; SET LOCAL octroi.account_id = '{setting}'")
     }
 }
 
@@ -116,6 +120,23 @@ pub enum DatabaseError {
     /// The task that worked on the database ended without an answer.
     #[error("the work on the database was ended")]
     Aborted,
+}
+
+impl DatabaseError {
+    /// The same for another who waited for the same work; only its kind and its sentence can be shared.
+    #[must_use]
+    pub fn shared(&self) -> Self {
+        let source = || sqlx::Error::Protocol(self.to_string());
+        match self {
+            Self::Unavailable(_) => Self::Unavailable(source()),
+            Self::Busy(_) => Self::Busy(source()),
+            Self::Stopping => Self::Stopping,
+            Self::Aborted => Self::Aborted,
+            Self::RowsAffected { .. } | Self::Corrupt { .. } | Self::Statement(_) => {
+                Self::Statement(source())
+            }
+        }
+    }
 }
 
 impl From<sqlx::Error> for DatabaseError {
@@ -250,16 +271,6 @@ impl Db {
             .min_connections(1)
             .acquire_timeout(Duration::from_secs(2))
             .test_before_acquire(false)
-            .before_acquire(|connection, _| {
-                Box::pin(async move {
-                    // A cancelled task may have left a transaction open. Begun first, because the server warns
-                    // in its log of a rollback without one; one that failed lets nothing be begun.
-                    if connection.execute("BEGIN; ROLLBACK").await.is_err() {
-                        connection.execute("ROLLBACK").await?;
-                    }
-                    Ok(true)
-                })
-            })
             .connect_lazy_with(options);
         let clock = first_time(&pool, sandbox).await?;
         Ok(Self {
@@ -294,15 +305,18 @@ impl Db {
     {
         let pool = self.pool.clone();
         let task = async move {
-            let mut transaction = pool.begin().await.map_err(DatabaseError::from)?;
-            sqlx::query("SELECT set_config('octroi.account_id', $1, true)")
-                .bind(scope.setting())
-                .execute(&mut *transaction)
-                .await
-                .map_err(DatabaseError::from)?;
-            let answer = work(&mut transaction).await?;
-            transaction.commit().await.map_err(DatabaseError::from)?;
-            Ok(answer)
+            let mut connection = pool.acquire().await.map_err(DatabaseError::from)?;
+            let error = match connection.begin_with(AssertSqlSafe(scope.begin())).await {
+                Ok(mut transaction) => {
+                    let answer = work(&mut transaction).await?;
+                    transaction.commit().await.map_err(DatabaseError::from)?;
+                    return Ok(answer);
+                }
+                Err(error) => error,
+            };
+            // Whatever state it is in, nobody else gets it.
+            connection.close_on_drop();
+            Err(DatabaseError::from(error).into())
         };
         joined(self.runtime.spawn(task.in_current_span()).await)
     }
@@ -367,6 +381,11 @@ fn connect_options(config: &DatabaseConfig, service: &str) -> Result<PgConnectOp
             ("statement_timeout", "5000"),
             ("lock_timeout", "2000"),
             ("idle_in_transaction_session_timeout", "5000"),
+            // Statements are planned once, maybe while their tables are empty, and look up a few keys each: none may be
+            // planned as a walk through a table that has many rows later.
+            ("enable_seqscan", "off"),
+            ("enable_hashjoin", "off"),
+            ("enable_mergejoin", "off"),
             // ROLLBACK without a transaction warns, at every acquire.
             ("client_min_messages", "error"),
         ]))

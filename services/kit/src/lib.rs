@@ -12,6 +12,8 @@ pub mod db;
 pub mod dead_letter;
 #[cfg(feature = "bus")]
 pub mod directory;
+pub mod gather;
+pub mod generations;
 pub mod grpc;
 pub mod health;
 pub mod http;

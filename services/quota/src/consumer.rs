@@ -19,7 +19,10 @@ use sqlx::PgConnection;
 use crate::{
     convert,
     error::Error,
-    service::{Service, Used, apply, follow_ledger},
+    service::{
+        Service, Used, apply,
+        follow_ledger::{self, Followed},
+    },
 };
 
 /// Adds each commit of the ledger to its windows, once, and lets thresholds fire.
@@ -29,7 +32,7 @@ pub fn usage(db: &Db, wake: &Wake, service: &Service) -> Consumer {
         concurrency: 2,
         ..Queue::new("quota.usage", &["usage.recorded"])
     };
-    let prepare = service.clone();
+    let (prepare, after) = (service.clone(), service.clone());
     inbox::prepared_consumer(
         db,
         queue,
@@ -38,15 +41,19 @@ pub fn usage(db: &Db, wake: &Wake, service: &Service) -> Consumer {
             let service = prepare.clone();
             async move { service.read_windows(uses(&event)?).await }
         },
-        |connection: &mut PgConnection, followed, turn| {
+        |connection: &mut PgConnection, followed: Followed, turn| {
             Box::pin(async move {
-                match turn {
-                    Turn::First => follow_ledger::follow_ledger(connection, &followed).await,
-                    Turn::Again => Ok(()),
+                if turn == Turn::First {
+                    follow_ledger::follow_ledger(connection, &followed).await?;
                 }
+                let overdrawn = followed.overdrawn(connection).await?;
+                Ok::<_, Error>((followed.accounts(), overdrawn))
             })
         },
-        async |()| Ok(()),
+        move |(changed, overdrawn)| {
+            let service = after.clone();
+            async move { service.windows_followed(changed, overdrawn).await }
+        },
     )
 }
 
@@ -135,14 +142,14 @@ pub fn zones(db: &Db, wake: &Wake, service: &Service) -> Consumer {
             let mut violations = Violations::default();
             let account = violations.take("account_id", AccountId::parse(&event.account_id));
             let zone = violations.take("zone", TimeZone::get(&event.zone));
-            let changed = account.zip(zone).ok_or(violations)?;
-            Ok::<_, Error>(changed)
+            let (account, zone) = account.zip(zone).ok_or(violations)?;
+            Ok::<_, Error>((account, zone, event.version))
         },
-        move |connection: &mut PgConnection, (account, zone): (AccountId, TimeZone), turn| {
+        move |connection: &mut PgConnection, (account, zone, version): (AccountId, TimeZone, u64), turn| {
             let now = clock.now();
             Box::pin(async move {
                 if turn == Turn::First {
-                    apply::change_zone(connection, &account, &zone, now).await?;
+                    apply::change_zone(connection, &account, (&zone, version), now).await?;
                 }
                 Ok(account)
             })

@@ -1,5 +1,6 @@
 //! Between the contract's words and the domain's.
 
+mod explain;
 mod holds;
 mod overrides;
 
@@ -12,6 +13,7 @@ use octroi_kit::convert::{
 use octroi_proto::quota::v1 as proto;
 
 pub use self::{
+    explain::{from_proto_explain, to_proto_explanation},
     holds::{
         from_proto_commit, from_proto_hold, from_proto_record, from_proto_renewal, from_proto_reserve,
         from_proto_return, to_proto_commit, to_proto_reservation,
@@ -143,7 +145,7 @@ fn from_proto_mode(request: &proto::CheckQuotaRequest, violations: &mut Violatio
 }
 
 /// A decision, on the wire.
-pub fn to_proto_decision(decision: &Decision) -> proto::CheckQuotaResponse {
+pub fn to_proto_decision(decision: Decision) -> proto::CheckQuotaResponse {
     let reason = match decision.reason {
         None => proto::DenialReason::Unspecified,
         Some(DenialReason::QuotaExceeded) => proto::DenialReason::QuotaExceeded,
@@ -152,7 +154,7 @@ pub fn to_proto_decision(decision: &Decision) -> proto::CheckQuotaResponse {
     };
     proto::CheckQuotaResponse {
         allowed: decision.allowed,
-        decision_id: decision.id.clone(),
+        decision_id: decision.id,
         reason: reason.into(),
         limits: decision.limits.iter().map(to_proto_limit_status).collect(),
         binding_limit: decision.binding_limit.and_then(|index| u32::try_from(index).ok()),
@@ -173,7 +175,8 @@ pub fn to_proto_decision(decision: &Decision) -> proto::CheckQuotaResponse {
 /// Where an account stands at a limit, on the wire.
 pub fn to_proto_limit_status(status: &LimitStatus) -> proto::LimitStatus {
     proto::LimitStatus {
-        metric: status.metric.to_string(),
+        // Not written by way of a formatter: there is one of these for each limit of each answer.
+        metric: status.metric.as_str().to_owned(),
         period: to_proto_period(status.period),
         limit: status.limit.get(),
         used: status.used.get(),

@@ -48,8 +48,14 @@ pub enum Error {
     /// More of a LEVEL metric would be given back than is held.
     #[error("more would be given back than the account holds")]
     LevelBelowZero {
-        /// Where it was asked for.
-        field: String,
+        /// The place of the item that asks for it.
+        place: usize,
+    },
+    /// A sum leaves what can be counted.
+    #[error("the use would be more than 2^53 - 1")]
+    AmountOutOfRange {
+        /// The place of the item whose sum that is.
+        place: usize,
     },
     /// The catalog has no such metric.
     #[error("there is no metric {metric}")]
@@ -62,12 +68,18 @@ pub enum Error {
     /// No catalog was applied yet.
     #[error("no catalog was applied yet")]
     NoCatalog,
+    /// The decision is not known any more, or there never was one of this id for the account.
+    #[error("the decision is not remembered, or there never was one of this id for the account")]
+    DecisionExpired,
     /// The same request id came before with another content.
     #[error("the request id {request_id} came before with another content")]
     RequestIdReused {
         /// The id.
         request_id: RequestId,
     },
+    /// Others take whatever there is before this request has its turn; trying again may help.
+    #[error("too many requests ask for the same limit at once")]
+    Overloaded,
     /// A newer version was applied before.
     #[error("version {given} is older than {current}")]
     VersionStale {
@@ -82,15 +94,17 @@ impl ServiceError for Error {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Invalid(inner) => inner.kind(),
+            Self::AmountOutOfRange { .. } => ErrorKind::Invalid,
             Self::Database(inner) => inner.kind(),
             Self::Account(inner) => inner.kind(),
             Self::Upstream(inner) => inner.kind(),
             Self::CountersUnreachable(_) | Self::NoCatalog => ErrorKind::Unavailable,
-            Self::MetricNotFound { .. } | Self::LimitNotFound { .. } | Self::HoldNotFound => {
-                ErrorKind::NotFound
-            }
+            Self::MetricNotFound { .. }
+            | Self::LimitNotFound { .. }
+            | Self::HoldNotFound
+            | Self::DecisionExpired => ErrorKind::NotFound,
             Self::HoldEnded { .. } | Self::LevelBelowZero { .. } => ErrorKind::Precondition,
-            Self::TooManyHolds { .. } => ErrorKind::OverLimit,
+            Self::TooManyHolds { .. } | Self::Overloaded => ErrorKind::OverLimit,
             Self::RequestIdReused { .. } => ErrorKind::AlreadyExists,
             Self::VersionStale { .. } => ErrorKind::Conflict,
         }
@@ -105,11 +119,14 @@ impl ServiceError for Error {
             Self::CountersUnreachable(_) => ErrorReason::CountersUnreachable.name(),
             Self::LimitNotFound { .. } => ErrorReason::LimitNotFound.name(),
             Self::HoldNotFound => ErrorReason::HoldNotFound.name(),
+            Self::DecisionExpired => ErrorReason::DecisionExpired.name(),
             Self::HoldEnded { .. } => ErrorReason::HoldEnded.name(),
             Self::TooManyHolds { .. } => ErrorReason::TooManyHolds.name(),
             Self::LevelBelowZero { .. } => ErrorReason::LevelBelowZero.name(),
+            Self::AmountOutOfRange { .. } => ErrorReason::AmountOutOfRange.name(),
             Self::MetricNotFound { .. } => ErrorReason::MetricNotFound.name(),
             Self::NoCatalog => ErrorReason::NotReady.name(),
+            Self::Overloaded => ErrorReason::Overloaded.name(),
             Self::RequestIdReused { .. } => ErrorReason::RequestIdReused.name(),
             Self::VersionStale { .. } => ErrorReason::VersionStale.name(),
         }
@@ -124,6 +141,8 @@ impl ServiceError for Error {
             Self::CountersUnreachable(_)
             | Self::NoCatalog
             | Self::HoldNotFound
+            | Self::DecisionExpired
+            | Self::Overloaded
             | Self::LevelBelowZero { .. } => Vec::new(),
             Self::LimitNotFound { metric, period } => {
                 vec![
@@ -131,6 +150,7 @@ impl ServiceError for Error {
                     ("period", period.as_str().to_owned()),
                 ]
             }
+            Self::AmountOutOfRange { place } => vec![("amount", format!("items[{place}].amount"))],
             Self::HoldEnded { state } => vec![("state", (*state).to_owned())],
             Self::TooManyHolds { max } => vec![("max", max.to_string())],
             Self::MetricNotFound { metric, .. } => vec![("metric", metric.to_string())],
@@ -154,9 +174,9 @@ impl ServiceError for Error {
             Self::Account(DirectoryError::NotFound(_)) => {
                 vec![FieldViolation::new("account_id", "must name an account")]
             }
-            Self::LevelBelowZero { field } => {
+            Self::LevelBelowZero { place } => {
                 vec![FieldViolation::new(
-                    field.clone(),
+                    format!("items[{place}].amount"),
                     "must not be more than the account holds",
                 )]
             }

@@ -1,8 +1,8 @@
 //! The gRPC side: reads a request, calls the service, writes the answer.
 
-use std::pin::Pin;
+use std::{pin::Pin, time::Duration};
 
-use futures::{Stream, StreamExt as _, stream};
+use futures::{FutureExt as _, Stream, StreamExt as _, stream};
 use octroi_core::{AccountId, Violations};
 use octroi_kit::{
     auth::{self, Caller, Principal, principal_mismatch},
@@ -14,12 +14,16 @@ use octroi_proto::quota::v1::{
 };
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::{convert, domain::hold::Hold, error::Error, hold_id::HoldIds, service::Service};
+use crate::{convert, domain::hold::Hold, error::Error, escrow::Quick, hold_id::HoldIds, service::Service};
 
 /// The most checks of a batch.
 const BATCH_CHECKS_MAX: usize = 1_000;
 /// Checks of one batch that run at the same time.
 const BATCH_CHECKS_AT_ONCE: usize = 64;
+
+/// How often a check waits for what others carve, and how long each time, before it carves itself.
+const CARVES_MAX: usize = 16;
+const CARVE_WAIT: Duration = Duration::from_millis(250);
 
 /// Requests of one stream that are decided at the same time.
 const STREAM_CHECKS_AT_ONCE: usize = 256;
@@ -83,17 +87,13 @@ impl Handler {
         caller: &Caller,
         principal: Option<&Principal>,
     ) -> proto::CheckQuotaResult {
-        let outcome = if principal.is_some_and(|one| one.account.as_str() != request.account_id) {
-            Outcome::Error(convert::to_proto_status_error(&principal_mismatch()))
-        } else {
-            match self.decide(request, &caller.name).await {
-                Ok(decision) => Outcome::Decision(decision),
-                Err(error) => Outcome::Error(convert::to_proto_item_error(&error)),
-            }
-        };
-        proto::CheckQuotaResult {
-            outcome: Some(outcome),
+        if principal.is_some_and(|one| one.account.as_str() != request.account_id) {
+            let refused = convert::to_proto_status_error(&principal_mismatch());
+            return proto::CheckQuotaResult {
+                outcome: Some(Outcome::Error(refused)),
+            };
         }
+        to_result(self.decide(request, &caller.name).await)
     }
 
     async fn decide(
@@ -101,16 +101,90 @@ impl Handler {
         request: &proto::CheckQuotaRequest,
         caller: &str,
     ) -> Result<proto::CheckQuotaResponse, Error> {
-        let quick = convert::from_proto_quick_check(request);
-        let decision = match quick.and_then(|check| self.service.check_in_memory(&check, caller)) {
-            Some(decision) => decision,
-            None => {
-                let check = convert::from_proto_check(request)?;
-                self.service.check_quota(check, caller).await?
+        match self.decide_from_memory(request, caller) {
+            Quick::Made(answer) => Ok(answer),
+            // In a box, because what waits for databases is many thousand bytes, which would be moved with every check.
+            other => self.decide_after(other, request, caller).boxed().await,
+        }
+    }
+
+    /// Decides a request that memory did not answer: once somebody else has carved what it needs, or without memory.
+    async fn decide_after(
+        &self,
+        mut memory: Quick<proto::CheckQuotaResponse>,
+        request: &proto::CheckQuotaRequest,
+        caller: &str,
+    ) -> Result<proto::CheckQuotaResponse, Error> {
+        let mut waits = 0;
+        loop {
+            match memory {
+                Quick::Made(answer) => return Ok(answer),
+                Quick::Carving(ended) if waits < CARVES_MAX => {
+                    waits += 1;
+                    if tokio::time::timeout(CARVE_WAIT, ended).await.is_err() {
+                        break;
+                    }
+                }
+                Quick::Carving(_) | Quick::Elsewhere => break,
             }
-        };
+            memory = self.decide_from_memory(request, caller);
+        }
+        let check = convert::from_proto_check(request)?;
+        let decision = self.service.check_quota(check, caller).await?;
         self.outcomes.count(decision.allowed);
-        Ok(convert::to_proto_decision(&decision))
+        Ok(convert::to_proto_decision(decision))
+    }
+
+    /// The answer, where all that it needs is in memory.
+    fn decide_from_memory(
+        &self,
+        request: &proto::CheckQuotaRequest,
+        caller: &str,
+    ) -> Quick<proto::CheckQuotaResponse> {
+        let Some(check) = convert::from_proto_quick_check(request) else {
+            return Quick::Elsewhere;
+        };
+        self.service.check_in_memory(&check, caller).map(|decision| {
+            self.outcomes.count(decision.allowed);
+            convert::to_proto_decision(decision)
+        })
+    }
+
+    /// Decides a batch: what memory answers at once, and the rest beside each other.
+    async fn decide_all(
+        &self,
+        requests: Vec<proto::CheckQuotaRequest>,
+        caller: &Caller,
+    ) -> Vec<proto::CheckQuotaResult> {
+        let mut answers: Vec<Option<proto::CheckQuotaResult>> = Vec::with_capacity(requests.len());
+        let mut others = Vec::new();
+        for request in requests {
+            match self.decide_from_memory(&request, &caller.name) {
+                Quick::Made(answer) => answers.push(Some(to_result(Ok(answer)))),
+                other => {
+                    answers.push(None);
+                    others.push((request, other));
+                }
+            }
+        }
+        let decided: Vec<proto::CheckQuotaResult> = stream::iter(others)
+            .map(async |(request, memory)| to_result(self.decide_after(memory, &request, &caller.name).await))
+            .buffered(BATCH_CHECKS_AT_ONCE)
+            .collect()
+            .await;
+        let mut decided = decided.into_iter();
+        let in_order = answers.into_iter().map(|one| one.or_else(|| decided.next()));
+        in_order.flatten().collect()
+    }
+}
+
+fn to_result(decided: Result<proto::CheckQuotaResponse, Error>) -> proto::CheckQuotaResult {
+    let outcome = match decided {
+        Ok(decision) => Outcome::Decision(decision),
+        Err(error) => Outcome::Error(convert::to_proto_item_error(&error)),
+    };
+    proto::CheckQuotaResult {
+        outcome: Some(outcome),
     }
 }
 
@@ -152,11 +226,7 @@ impl QuotaService for Handler {
         {
             return Err(principal_mismatch());
         }
-        let results = stream::iter(requests)
-            .map(async |request| self.decide_one(&request, &caller, None).await)
-            .buffered(BATCH_CHECKS_AT_ONCE)
-            .collect()
-            .await;
+        let results = self.decide_all(requests, &caller).await;
         Ok(Response::new(proto::CheckQuotaBatchResponse { results }))
     }
 
@@ -321,6 +391,23 @@ impl QuotaService for Handler {
             .await
             .map_err(refused)?;
         Ok(Response::new(proto::ClearLimitOverrideResponse { cleared }))
+    }
+
+    async fn explain_decision(
+        &self,
+        request: Request<proto::ExplainDecisionRequest>,
+    ) -> Result<Response<proto::ExplainDecisionResponse>, Status> {
+        let (caller, principal) = (auth::caller(&request)?, auth::principal(&request));
+        let asked = request.get_ref();
+        if !asked.account_id.is_empty() {
+            auth::check_principal(&request, &asked.account_id)?;
+        }
+        let only = principal.as_ref().map(|principal| &principal.account);
+        let named = convert::from_proto_explain(asked, &caller.name, only).map_err(refused)?;
+        let explanation = self.service.explain_decision(&named).await.map_err(refused)?;
+        Ok(Response::new(proto::ExplainDecisionResponse {
+            explanation: Some(convert::to_proto_explanation(&explanation)),
+        }))
     }
 
     async fn get_current_usage(

@@ -1,19 +1,26 @@
 //! Quota: decides whether an account may do something now.
 
 pub mod answers;
+pub mod cache;
 mod config;
 mod consumer;
 mod convert;
+pub mod decisions;
 pub mod domain;
 mod error;
 mod escrow;
 mod grpc;
 mod hold_id;
+mod journal;
+pub mod redis;
 mod service;
 mod store;
+mod turns;
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
+use anyhow::Context as _;
+use jiff::SignedDuration;
 use octroi_kit::{
     component::{Component, Context, Grpc, Task},
     db::Db,
@@ -27,9 +34,21 @@ use octroi_proto::{
 };
 use tonic::service::Routes;
 
-use self::{answers::Answers, escrow::Escrow, hold_id::HoldIds, service::Service};
+use self::{
+    answers::{Answers, Behind, seen::Seen},
+    cache::Cache,
+    decisions::Decisions,
+    escrow::Escrow,
+    hold_id::HoldIds,
+    journal::Journal,
+    redis::Redis,
+    service::{Memories, Service},
+};
 pub use self::{
-    config::{AnswersConfig, Backend, Config, SlicesConfig},
+    config::{
+        AnswersConfig, Backend, CacheBackend, CacheConfig, Config, DecisionsConfig, JournalConfig,
+        RedisConfig, SlicesConfig, ThresholdsConfig,
+    },
     error::Error,
 };
 
@@ -49,12 +68,34 @@ pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 pub async fn component(context: &Context) -> anyhow::Result<Component> {
     let config: Config = context.config.section(NAME)?;
     let db = Db::connect(&config.database, NAME, context.sandbox).await?;
-    let answers = Answers::connect(&config.answers).await?;
+    let redis = if config.needs_redis() {
+        Some(Redis::connect(&config.redis).await?)
+    } else {
+        None
+    };
+    let answers = Answers::new(config.answers, redis.as_ref());
+    let cache = Cache::new(config.cache, redis.as_ref());
     let wake = Wake::default();
     let directory = Directory::new(context.links.to("account", NAME)?);
     let usage = UsageServiceClient::new(context.links.to("usage", NAME)?);
-    let escrow = Escrow::new(&db, usage.clone(), config.slices);
-    let service = Service::new(&db, directory, usage, escrow.clone(), answers);
+    let journal = Journal::open(&journal_dir(context, &config)?, config.journal.bytes_max)
+        .context("the journal of decisions cannot be opened")?;
+    let escrow = Escrow::new(&db, usage.clone(), cache.clone(), config.slices);
+    let decisions = Decisions::new(&db, &config.decisions);
+    let behind = redis
+        .filter(|_| config.answers.backend == Backend::Redis)
+        .map(|redis| {
+            let most = usize::try_from(config.answers.told_per_second_max).unwrap_or(usize::MAX);
+            Behind::new(redis, db.clock().clone(), most)
+        });
+    let memories = Memories {
+        seen: Seen::new(&context.auth.derived_key("quota requests"), behind.clone()),
+        answers,
+        cache,
+        journal,
+        decisions: decisions.clone(),
+    };
+    let service = Service::new(&db, directory, usage, escrow.clone(), memories);
     let holds = HoldIds::new(context.auth.derived_key("quota holds"));
     let server = QuotaServiceServer::new(grpc::Handler::new(service.clone(), holds))
         .max_decoding_message_size(MESSAGE_BYTES_MAX);
@@ -65,24 +106,53 @@ pub async fn component(context: &Context) -> anyhow::Result<Component> {
         .consumers
         .push(consumer::entitlements(&db, &wake, &service));
     component.consumers.push(consumer::zones(&db, &wake, &service));
-    let (watching, expiring) = (service.clone(), service);
-    let flushing = escrow.clone();
+    let (watching, expiring, looking, settling) =
+        (service.clone(), service.clone(), service.clone(), service);
+    let (flushing, cleaning) = (escrow.clone(), escrow.clone());
     component
         .tasks
         .push(Task::new("buffered", move |stop| flushing.flush(stop)));
+    component
+        .tasks
+        .push(Task::new("cleaning", move |stop| cleaning.clean(stop)));
+    if let Some(behind) = behind {
+        component
+            .tasks
+            .push(Task::new("answers", move |stop| behind.tell(stop)));
+    }
     component
         .tasks
         .push(Task::new("slices", move |stop| escrow.sweep(stop)));
     component
         .tasks
         .push(Task::new("limits", move |stop| watching.watch_limits(stop)));
+    let look_each = SignedDuration::from_millis(i64::try_from(config.thresholds.look_ms).unwrap_or(i64::MAX));
+    component.tasks.push(Task::new("thresholds", move |stop| {
+        looking.watch_thresholds(look_each, stop)
+    }));
+    component
+        .tasks
+        .push(Task::new("journal", move |stop| settling.settle_journal(stop)));
     component.tasks.push(Task::new("overrides", move |stop| {
         expiring.expire_overrides(stop)
     }));
+    component
+        .tasks
+        .push(Task::new("decisions", move |stop| decisions.write_down(stop)));
     component.grpc = Some(Grpc {
         service_name: SERVICE_NAME,
         routes: Routes::new(server),
         deadline: Duration::from_secs(2),
     });
     Ok(component)
+}
+
+fn journal_dir(context: &Context, config: &Config) -> anyhow::Result<PathBuf> {
+    if config.journal.dir.as_os_str().is_empty() {
+        return Ok(context
+            .config
+            .section::<PathBuf>("data_dir")?
+            .join("quota-journal"));
+    }
+    Ok(config.journal.dir.clone())
 }

@@ -2,6 +2,8 @@
 
 mod accounts;
 mod catalog;
+mod clean;
+mod decisions;
 mod slices;
 mod thresholds;
 mod windows;
@@ -9,16 +11,18 @@ mod windows;
 pub use self::{
     accounts::{
         delete_override, find_entitlements, list_changes, list_expired_overrides, lock_calendar, read_states,
-        update_state, upsert_entitlements, upsert_override,
+        update_state, update_zone_version, upsert_entitlements, upsert_override,
     },
     catalog::{find_catalog, update_catalog},
+    clean::delete_old,
+    decisions::{delete_decisions, find_decision, upsert_decisions},
     slices::{
-        SliceRow, Which, apply_charges, close_slices, has_open_holds, insert_slices, list_hold, list_slices,
-        renew_hold, see_replica,
+        NewSlice, SliceRow, Which, apply_charges, close_slices, insert_slices, list_full_of_holds,
+        list_holds, list_recalled, list_slices, list_unsealed, recall_slices, renew_hold, see_replica,
     },
-    thresholds::{Applied, Crossing, insert_applied, insert_crossing},
+    thresholds::{Applied, Crossing, claim_standing, end_standing, insert_applied, insert_crossing},
     windows::{
-        AccountWindow, Change, change_windows, close_all_gates, close_gate, end_months, find_windows,
-        list_revisions, lock_windows, revision_of, share_gates,
+        AccountWindow, Change, add_to_windows, change_windows, close_all_gates, close_gate, end_months,
+        find_windows, list_revisions, lock_windows, revision_of, share_gates,
     },
 };

@@ -1,24 +1,25 @@
 //! Between the contract's words and the domain's.
 
+mod results;
 mod slices;
 
 use std::collections::BTreeMap;
 
 use jiff::{Timestamp, tz::TimeZone};
-use octroi_core::{
-    AccountId, EventId, Metric, MetricSlug, Period, ServiceError, Source, Units, Violations, Window,
-};
+use octroi_core::{AccountId, EventId, Metric, MetricSlug, Period, Source, Units, Violations, Window};
 use octroi_kit::convert::{from_proto_metric, from_proto_time, to_proto_time};
 use octroi_proto::usage::v1 as proto;
 
-pub use self::slices::from_proto_seal;
-use self::slices::{from_proto_charges, slice_bytes};
+use self::slices::from_proto_charges;
+pub use self::{
+    results::{to_proto_batches_result, to_proto_result},
+    slices::from_proto_seal,
+};
 use crate::{
     domain::{
         event::{ContentHash, Event, Identity, Origin, QUOTA_SOURCES, RecordedEvent},
         sums::TotalsQuery,
     },
-    error::Error,
     service::{LedgerTotals, Recorded, StatsQuery, UsageStats},
 };
 
@@ -142,33 +143,6 @@ pub fn to_proto_recorded(recorded: &Recorded) -> proto::TrackUsageResponse {
     proto::TrackUsageResponse {
         duplicate: recorded.duplicate,
         record_time: Some(to_proto_time(recorded.recorded_at)),
-    }
-}
-
-/// What became of one event of a batch.
-pub fn to_proto_result(result: &Result<Recorded, Error>) -> proto::TrackUsageResult {
-    use proto::track_usage_result::Outcome;
-    let outcome = match result {
-        Ok(recorded) => Outcome::Recorded(to_proto_recorded(recorded)),
-        Err(error) => Outcome::Error(proto::ItemError {
-            code: error.kind().grpc_code(),
-            reason: error.reason().to_owned(),
-            message: error.to_string(),
-            field: error
-                .violations()
-                .into_iter()
-                .next()
-                .map(|violation| violation.field)
-                .unwrap_or_default(),
-        }),
-    };
-    let refused_slice_ids = match result {
-        Err(Error::SlicesRefused { slices }) => slices.iter().map(slice_bytes).collect(),
-        _ => Vec::new(),
-    };
-    proto::TrackUsageResult {
-        outcome: Some(outcome),
-        refused_slice_ids,
     }
 }
 

@@ -18,6 +18,8 @@ use crate::{
 
 /// The most events of a batch.
 const BATCH_EVENTS_MAX: usize = 10_000;
+/// The most batches of one call.
+const BATCHES_MAX: usize = 1_000;
 const EVENTS_LIST: &str = "usage events";
 
 /// Serves the contract.
@@ -30,6 +32,36 @@ impl Handler {
     /// A handler over the service.
     pub fn new(service: Service, pages: PageTokens) -> Self {
         Self { service, pages }
+    }
+
+    /// Records a batch of events, each with a result of its own.
+    async fn track_batch(
+        &self,
+        request: proto::TrackUsageBatchRequest,
+        caller: &Caller,
+    ) -> Result<proto::TrackUsageBatchResponse, Error> {
+        if request.events.is_empty() || request.events.len() > BATCH_EVENTS_MAX {
+            let mut violations = Violations::default();
+            violations.add("events", format!("must hold 1 to {BATCH_EVENTS_MAX} events"));
+            return Err(violations.into());
+        }
+        let content_hash = convert::from_proto_content_hash(&request.content_hash)?;
+        let events = request.events.into_iter();
+        let batch = Batch {
+            events: events
+                .map(|event| read_event(event, caller, request.backfill))
+                .collect(),
+            all_or_nothing: request.all_or_nothing,
+            content_hash,
+        };
+        let results = self.service.track_usage_batch(batch).await?;
+        let results = results
+            .into_iter()
+            .enumerate()
+            .map(|(index, result)| result.map_err(|error| error.within(&format!("events[{index}]"))))
+            .map(|result| convert::to_proto_result(&result))
+            .collect();
+        Ok(proto::TrackUsageBatchResponse { results })
     }
 }
 
@@ -86,11 +118,6 @@ impl UsageService for Handler {
         let caller = auth::caller(&request)?;
         let principal = auth::principal(&request);
         let request = request.into_inner();
-        if request.events.is_empty() || request.events.len() > BATCH_EVENTS_MAX {
-            let mut violations = Violations::default();
-            violations.add("events", format!("must hold 1 to {BATCH_EVENTS_MAX} events"));
-            return Err(refused(violations));
-        }
         if let Some(principal) = principal
             && request
                 .events
@@ -99,23 +126,33 @@ impl UsageService for Handler {
         {
             return Err(auth::principal_mismatch());
         }
-        let content_hash = convert::from_proto_content_hash(&request.content_hash).map_err(refused)?;
-        let events = request.events.into_iter();
-        let batch = Batch {
-            events: events
-                .map(|event| read_event(event, &caller, request.backfill))
-                .collect(),
-            all_or_nothing: request.all_or_nothing,
-            content_hash,
-        };
-        let results = self.service.track_usage_batch(batch).await.map_err(refused)?;
-        let results = results
-            .into_iter()
-            .enumerate()
-            .map(|(index, result)| result.map_err(|error| error.within(&format!("events[{index}]"))))
-            .map(|result| convert::to_proto_result(&result))
-            .collect();
-        Ok(Response::new(proto::TrackUsageBatchResponse { results }))
+        Ok(Response::new(
+            self.track_batch(request, &caller).await.map_err(refused)?,
+        ))
+    }
+
+    async fn track_usage_batches(
+        &self,
+        request: Request<proto::TrackUsageBatchesRequest>,
+    ) -> Result<Response<proto::TrackUsageBatchesResponse>, Status> {
+        let caller = auth::caller(&request)?;
+        let batches = request.into_inner().batches;
+        let events: usize = batches.iter().map(|batch| batch.events.len()).sum();
+        if batches.is_empty() || batches.len() > BATCHES_MAX || events > BATCH_EVENTS_MAX {
+            let mut violations = Violations::default();
+            let rule = format!("must be 1 to {BATCHES_MAX}, of at most {BATCH_EVENTS_MAX} events");
+            violations.add("batches", rule);
+            return Err(refused(violations));
+        }
+        let batches = batches.into_iter().enumerate();
+        let recorded = batches.map(async |(index, batch)| {
+            let within = |error: Error| error.within(&format!("batches[{index}]"));
+            self.track_batch(batch, &caller).await.map_err(within)
+        });
+        let results = futures::future::join_all(recorded).await.into_iter();
+        Ok(Response::new(proto::TrackUsageBatchesResponse {
+            results: results.map(convert::to_proto_batches_result).collect(),
+        }))
     }
 
     async fn get_usage_stats(

@@ -123,6 +123,14 @@ async fn bad_events(app: &Clients) -> Result<()> {
     fn long_value() -> HashMap<String, String> {
         [("k".to_owned(), "v".repeat(257))].into()
     }
+    fn charge() -> usage::SliceCharge {
+        usage::SliceCharge {
+            slice_id: vec![7; 16],
+            cap: 1,
+            amount: 1,
+            hard_end_time: at(4_000_000_000, 0),
+        }
+    }
     fn property(index: u32) -> (String, String) {
         (format!("k{index}"), String::new())
     }
@@ -138,7 +146,14 @@ async fn bad_events(app: &Clients) -> Result<()> {
         "amount -1" => |e| e.amount = -1 => invalid("event.amount");
         "amount above 2^53 - 1" => |e| e.amount = ABOVE => invalid("event.amount");
         "an unknown origin" => |e| e.origin = 99 => invalid("event.origin");
+        "a hold's source" => |e| e.source = "hold:x".into() => invalid("event.source");
+        "a record's source" => |e| e.source = "record:x".into() => invalid("event.source");
+        "a return's source" => |e| e.source = "return:x".into() => invalid("event.source");
         "a decision of its own" => |e| e.origin = usage::Origin::Decision.into() => FORBIDDEN;
+        "a return of its own" => |e| e.origin = usage::Origin::Return.into() => FORBIDDEN;
+        "a denial of its own" => |e| e.origin = usage::Origin::Denial.into() => FORBIDDEN;
+        "a charge on a limit" => |e| e.charges = vec![charge()] => FORBIDDEN;
+        "a charge on nothing" => |e| e.charges = vec![usage::SliceCharge::default()] => invalid("event.charges[0].slice_id");
         "17 properties" => |e| e.properties = (0..17).map(property).collect() => invalid("event.properties");
         "a long value" => |e| e.properties = long_value() => invalid("event.properties.k");
         "a time outside the calendar" => |e| e.event_time = at(0, -1) => invalid("event.event_time");

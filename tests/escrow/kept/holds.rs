@@ -46,6 +46,7 @@ fn a_commit_above_its_hold_is_kept_through_repeats_a_crash_and_two_settlers() {
             Sight::LateCommit,
             Sight::CommitAbove,
             Sight::CommitOverrun,
+            Sight::CommitOverrunInPart,
             Sight::ReservedTwice,
         ],
         ..EMPTY

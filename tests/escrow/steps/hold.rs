@@ -141,28 +141,29 @@ pub fn work(moves: &mut Moves<'_>, from: &State, request: usize, number: usize) 
         );
         return;
     }
-    let carving = Carving {
-        kind: Kind::Extra,
-        owner: 0,
-        cap: rest,
-        limits: config.limits_of(0, to.hour),
-    };
-    if !quota::has_room(config, from, carving.limits, rest) {
+    let limits = config.limits_of(0, to.hour);
+    // As much as there is room for; the rest is overrun.
+    let cap = quota::each(limits)
+        .map(|limit| quota::room(config, from, limit))
+        .fold(rest, u8::min);
+    if cap == 0 {
         let text = "replica @ finds no room for % of the commit of hold #, and sends it to the ledger";
         moves.go(state, text, &[attempt.replica.into(), rest.into(), request]);
         return;
     }
+    let carving = Carving {
+        kind: Kind::Extra,
+        owner: 0,
+        cap,
+        limits,
+    };
     if let Some(place) = quota::carve(config, &mut state, carving) {
         let pays = &mut state.requests[request].attempts[number].pays;
         pays[usize::from(held > 0)] = Pay {
             slice: u8::try_from(place).unwrap_or(NO_SLICE),
-            amount: rest,
+            amount: cap,
         };
         let text = "replica @ carves slice # with cap % for the commit of hold #, and sends it to the ledger";
-        moves.go(
-            state,
-            text,
-            &[attempt.replica.into(), place, rest.into(), request],
-        );
+        moves.go(state, text, &[attempt.replica.into(), place, cap.into(), request]);
     }
 }

@@ -6,9 +6,7 @@
 mod no_op;
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpListener},
-    process::{Child, Command, Stdio},
     thread,
 };
 
@@ -17,8 +15,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::runtime::Builder;
 use tonic::transport::{Server, server::TcpIncoming};
 
-use super::pin;
-use no_op::NoOp;
+use super::served::{self, Served};
+pub(super) use no_op::NoOp;
 
 /// What names the threads of a floor that runs in this process.
 pub const THREADS: &str = "floor-";
@@ -49,7 +47,7 @@ impl Shape {
 pub struct Floor {
     /// Where it answers.
     pub address: SocketAddr,
-    child: Child,
+    served: Served,
 }
 
 impl Floor {
@@ -59,34 +57,19 @@ impl Floor {
     /// # Errors
     /// When it cannot be started or says no address.
     pub fn start(shape: Shape, cores: &[usize]) -> Result<Self> {
-        let mut command = Command::new(std::env::current_exe()?);
-        command.args([ARGUMENT, shape.name(), &cores.len().to_string()]);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let child = pin::on(cores, || command.spawn())?.context("the floor cannot be started")?;
-        let unspecified = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let mut floor = Self {
-            address: unspecified,
-            child,
-        };
-        let mut line = String::new();
-        let output = floor.child.stdout.take().context("its output is ours")?;
-        BufReader::new(output).read_line(&mut line)?;
-        floor.address = line.trim().parse().context("the floor says no address")?;
-        Ok(floor)
+        let workers = cores.len().to_string();
+        let arguments = [ARGUMENT, shape.name(), &workers];
+        let served = Served::start(&std::env::current_exe()?, &arguments, cores)?;
+        Ok(Self {
+            address: served.address,
+            served,
+        })
     }
 
     /// Its process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-}
-
-impl Drop for Floor {
-    fn drop(&mut self) {
-        // Both fail only when it has ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.served.pid()
     }
 }
 
@@ -107,15 +90,12 @@ pub fn serve_if_asked() -> Result<bool> {
     };
     let workers = arguments.next().context("a floor has workers")?.parse()?;
     let address = serve_here(shape, workers)?;
-    let mut output = std::io::stdout();
-    writeln!(output, "{address}").and_then(|()| output.flush())?;
-    // Nobody writes to it; it ends when the process that holds the other end does, even by a kill.
-    std::io::stdin().read_to_end(&mut Vec::new())?;
+    served::announce(address)?;
     Ok(true)
 }
 
 /// Serves a floor in this process until it ends, on threads whose names begin with [`THREADS`]. They run
-/// where the caller runs: start it with [`pin::on`].
+/// where the caller runs: start it with [`super::pin::on`].
 ///
 /// # Errors
 /// When there is no port or no thread.

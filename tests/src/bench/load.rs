@@ -41,6 +41,7 @@ use super::{
     traffic::Traffic,
 };
 use generator::Generator;
+use lane::Heads;
 
 pub use tally::Tally;
 
@@ -84,11 +85,18 @@ impl Case {
         }
     }
 
-    fn head(&self, path: &str) -> Head {
-        let head = Head::new(path);
-        match &self.token {
+    fn heads(&self, path: &str, second: Option<&str>) -> Heads {
+        let with_token = |head: Head| match &self.token {
             Some(token) => head.with_token(token),
             None => head,
+        };
+        let first = match second {
+            Some(_) => Head::one_of_many(path),
+            None => Head::new(path),
+        };
+        Heads {
+            first: with_token(first),
+            second: second.map(|path| with_token(Head::one_of_many(path))),
         }
     }
 }

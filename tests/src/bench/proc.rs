@@ -50,6 +50,19 @@ fn processes() -> Result<Vec<Process>> {
     Ok(numbers.filter_map(|pid| process(pid).ok()).collect())
 }
 
+/// How much memory a process has that is not swapped out.
+pub(super) fn resident_bytes(pid: u32) -> Result<u64> {
+    let path = format!("/proc/{pid}/statm");
+    let text = fs::read_to_string(&path).with_context(|| format!("there is no process {pid}"))?;
+    let pages: Option<u64> = text
+        .split_whitespace()
+        .nth(1)
+        .and_then(|pages| pages.parse().ok());
+    let pages = pages.with_context(|| format!("{path} is not as expected: {text}"))?;
+    let page = sysconf(SysconfVar::PAGE_SIZE)?.context("the kernel does not say how long a page is")?;
+    Ok(pages * u64::try_from(page)?)
+}
+
 /// The threads of a process.
 pub(super) fn threads(pid: u32) -> Result<Vec<u32>> {
     numbers(&format!("/proc/{pid}/task")).with_context(|| format!("there is no process {pid}"))

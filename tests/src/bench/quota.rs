@@ -1,12 +1,17 @@
 //! Traffic of quota: checks, one by one, in batches, and in streams.
 
 mod answer;
-mod wire;
+mod holds;
+mod standings;
+pub(super) mod wire;
 
 use octroi_proto::quota::v1::CheckMode;
 
 use super::traffic::{Kind, Seen, Traffic};
 use wire::Tag;
+
+pub use holds::Pairs;
+pub use standings::Standings;
 
 /// Whose turn it is.
 #[derive(Clone, Copy, Debug)]
@@ -15,6 +20,8 @@ pub enum Turn {
     Round,
     /// Any account, each as often as the other: a sequence that the seed gives.
     Random(u64),
+    /// So many requests of one account, then as many of the next.
+    Stay(u64),
 }
 
 /// Checks of one unit of one metric.
@@ -23,6 +30,7 @@ pub struct Checks {
     accounts: Vec<String>,
     turn: Turn,
     next_account: usize,
+    stayed: u64,
     /// The fields between account and request id, which never change.
     middle: Vec<u8>,
     /// None for PEEK, which needs none.
@@ -48,6 +56,7 @@ impl Checks {
             accounts: accounts.to_vec(),
             turn: Turn::Round,
             next_account: 0,
+            stayed: 0,
             middle,
             ids: (mode == CheckMode::Consume).then(|| RequestIds::new(run)),
             limits,
@@ -78,6 +87,11 @@ impl Checks {
         }
         self.next_account = match &mut self.turn {
             Turn::Round => (self.next_account + 1) % self.accounts.len(),
+            Turn::Stay(requests) => {
+                self.stayed += 1;
+                let goes_on = self.stayed.is_multiple_of(*requests);
+                (self.next_account + usize::from(goes_on)) % self.accounts.len()
+            }
             Turn::Random(state) => {
                 // The high half of the product spreads evenly over the accounts.
                 let spread = u128::from(split_mix(state)) * self.accounts.len() as u128;
@@ -163,21 +177,21 @@ impl Traffic for Stream {
 
 /// Request ids that no other run has: the run and a number, both in hexadecimal.
 #[derive(Clone, Debug)]
-struct RequestIds {
+pub(super) struct RequestIds {
     text: [u8; Self::BYTES],
     next: u64,
 }
 
 impl RequestIds {
-    const BYTES: usize = 33;
+    pub(super) const BYTES: usize = 33;
 
-    fn new(run: u64) -> Self {
+    pub(super) fn new(run: u64) -> Self {
         let mut text = [b'-'; Self::BYTES];
         put_hex(&mut text[..16], run);
         Self { text, next: 0 }
     }
 
-    fn next(&mut self) -> &[u8] {
+    pub(super) fn next(&mut self) -> &[u8] {
         put_hex(&mut self.text[17..], self.next);
         self.next += 1;
         &self.text

@@ -29,6 +29,20 @@ pub enum Unit {
     CpuMicrosPerRequest,
     /// Latency.
     Micros,
+    /// Accounts that were decided for the first time.
+    AccountsPerSecond,
+    /// Holds that were taken and committed.
+    PairsPerSecond,
+    /// Amounts of a metric, or things that are counted.
+    Units,
+    /// How many times as much: less is better.
+    Times,
+    /// How long something took.
+    Seconds,
+    /// Memory.
+    Megabytes,
+    /// Pieces of memory that were asked for, for each answer.
+    AllocationsPerRequest,
 }
 
 impl Unit {
@@ -38,12 +52,25 @@ impl Unit {
             Self::DecisionsPerSecond => "decisions/s",
             Self::CpuMicrosPerRequest => "CPU µs/request",
             Self::Micros => "µs",
+            Self::AccountsPerSecond => "accounts/s",
+            Self::PairsPerSecond => "pairs/s",
+            Self::Units => "units",
+            Self::Times => "×",
+            Self::Seconds => "s",
+            Self::Megabytes => "MB",
+            Self::AllocationsPerRequest => "allocations/request",
         }
     }
 
     /// Of rates more is better, of all else less.
     fn more_is_better(self) -> bool {
-        matches!(self, Self::RequestsPerSecond | Self::DecisionsPerSecond)
+        matches!(
+            self,
+            Self::RequestsPerSecond
+                | Self::DecisionsPerSecond
+                | Self::AccountsPerSecond
+                | Self::PairsPerSecond
+        )
     }
 }
 
@@ -154,12 +181,21 @@ impl Report {
     /// # Errors
     /// When the case has a row already, or a figure is not a number.
     pub fn add(&mut self, case: &str, unit: Unit, figure: &Figure) -> Result<()> {
+        self.add_where(case, unit, figure, true)
+    }
+
+    /// The same, where the target is reached only if something else `holds` too, which has a row of its own.
+    ///
+    /// # Errors
+    /// As [`add`](Self::add).
+    pub fn add_where(&mut self, case: &str, unit: Unit, figure: &Figure, holds: bool) -> Result<()> {
         ensure!(
             self.rows.iter().all(|row| row.case != case),
             "there are two rows for {case}"
         );
         let target = self.targets.iter().find(|target| target.case == case);
-        let row = Row::new(case, unit, figure, target.map(|target| target.bound));
+        let mut row = Row::new(case, unit, figure, target.map(|target| target.bound));
+        row.met &= holds || target.is_none();
         let numbers = [Some(row.value), row.baseline, row.ratio];
         ensure!(
             numbers.iter().flatten().all(|number| number.is_finite()),
@@ -260,8 +296,9 @@ impl Report {
 
 /// The kind of this machine, and a warning where the build is not for speed.
 fn machine() -> String {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let about = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    // All of the machine's, not only those that this thread was left with.
+    let cores = about.lines().filter(|line| line.starts_with("processor")).count();
     let model = about
         .lines()
         .find_map(|line| line.strip_prefix("model name")?.split_once(": "));
@@ -297,6 +334,9 @@ fn line(row: &Row, unit: Unit, figure: &Figure) -> [String; 7] {
 }
 
 fn spread(spread: &Spread) -> String {
+    if spread.min == spread.max {
+        return number(spread.median);
+    }
     format!(
         "{} ({}–{})",
         number(spread.median),

@@ -115,6 +115,26 @@ pub struct Figure {
     pub against: Option<Against>,
 }
 
+impl Figure {
+    /// A figure that was measured so many times.
+    #[must_use]
+    pub fn all(values: impl Iterator<Item = f64>) -> Self {
+        Self {
+            value: Spread::of(values),
+            against: None,
+        }
+    }
+
+    /// A figure that was measured once.
+    #[must_use]
+    pub fn of(value: f64) -> Self {
+        Self {
+            value: Spread::of([value].into_iter()),
+            against: None,
+        }
+    }
+}
+
 /// A comparison.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Against {

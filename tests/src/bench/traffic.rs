@@ -7,8 +7,16 @@ pub trait Traffic {
     /// The method that is called.
     const PATH: &'static str;
 
+    /// A second method that some requests call instead; only of unary ones.
+    const SECOND_PATH: Option<&'static str> = None;
+
     /// How it is called.
     const KIND: Kind;
+
+    /// Whether the next request calls the second method.
+    fn is_second(&self) -> bool {
+        false
+    }
 
     /// Appends the next request to `out`. On a stream the answer must bring `place` back
     /// ([`Seen::place`]); elsewhere it means nothing.
@@ -16,6 +24,11 @@ pub trait Traffic {
 
     /// Reads an answer.
     fn read(&mut self, message: &[u8]) -> Seen;
+
+    /// The same, told the place that the request had. On a stream the answer says it, and this says nothing.
+    fn read_at(&mut self, _place: u32, message: &[u8]) -> Seen {
+        self.read(message)
+    }
 }
 
 /// How a method is called.

@@ -26,8 +26,10 @@ pub(super) mod process;
 mod rabbitmq;
 mod redis;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -126,6 +128,37 @@ pub struct Backend {
     pub rung: Rung,
     /// One line about it, for people.
     pub about: String,
+}
+
+/// Servers that somebody started for a fleet, instead of those that tests share.
+#[derive(Clone, Debug)]
+pub struct Servers {
+    /// The database.
+    pub postgres: Postgres,
+    /// The answers.
+    pub redis: Redis,
+    /// The bus.
+    pub rabbitmq: RabbitMq,
+    /// Where a service finds its database, if not there directly.
+    pub doors: BTreeMap<String, SocketAddr>,
+}
+
+impl Servers {
+    /// The servers at these addresses; PostgreSQL's is a superuser's.
+    #[must_use]
+    pub fn at(postgres: &str, redis: &str, rabbitmq: &str) -> Self {
+        let given = |url: &str| Backend {
+            url: url.to_owned(),
+            rung: Rung::Given,
+            about: "given by whoever starts the fleet".to_owned(),
+        };
+        Self {
+            postgres: Postgres::new(given(postgres)),
+            redis: Redis::new(given(redis)),
+            rabbitmq: RabbitMq::new(given(rabbitmq)),
+            doors: BTreeMap::new(),
+        }
+    }
 }
 
 /// PostgreSQL for this test.

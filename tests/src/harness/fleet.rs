@@ -3,7 +3,8 @@
 //! A story is told to a [`Fleet`] and does not know in how many processes it runs: [`Topology::OneProcess`]
 //! is `octroi all` with the bus and the counters in process, [`Topology::Split`] is `octroi run` once a
 //! service, with RabbitMQ and Redis between them. Every fleet has a database, a corner of Redis and of
-//! RabbitMQ, ports and a directory that nobody else uses.
+//! RabbitMQ, ports and a directory that nobody else uses. A service of a [`Topology::Split`] fleet may run more
+//! than once ([`Builder::replicas`]).
 //!
 //! A fleet that is dropped looks whether the test left work behind: events that were never published,
 //! messages that nobody took, dead letters. It fails the test that did, unless the test said that it
@@ -28,7 +29,7 @@ use nix::sys::signal::Signal;
 use octroi_proto::billing::v1::ApplyCatalogRequest;
 use tempfile::TempDir;
 
-use super::backends::{self, BusNamespace, TestDatabase};
+use super::backends::{self, BusNamespace, Servers, TestDatabase};
 use super::port::Port;
 use plan::{Member, Plan};
 
@@ -52,6 +53,11 @@ pub struct Builder {
     topology: Topology,
     settings: Vec<(String, String)>,
     environment: Vec<(String, String)>,
+    replicas: BTreeMap<String, usize>,
+    ports: BTreeMap<String, Arc<Port>>,
+    catalog: String,
+    servers: Option<Servers>,
+    program: Option<String>,
 }
 
 impl Builder {
@@ -69,6 +75,47 @@ impl Builder {
         self
     }
 
+    /// Runs so many processes of a service. The second is called `quota-2`, where `quota` is the service. Only in
+    /// [`Topology::Split`].
+    #[must_use]
+    pub fn replicas(mut self, service: &str, count: usize) -> Self {
+        self.replicas.insert(service.to_owned(), count);
+        self
+    }
+
+    /// Lets a process, such as `usage` or `quota-2`, answer at a port that was reserved before. Only in
+    /// [`Topology::Split`].
+    #[must_use]
+    pub fn port(mut self, process: &str, port: Arc<Port>) -> Self {
+        self.ports.insert(process.to_owned(), port);
+        self
+    }
+
+    /// Applies this catalog instead of the demo's. Only in [`Topology::Split`].
+    #[must_use]
+    pub fn catalog(mut self, document: String) -> Self {
+        self.catalog = document;
+        self
+    }
+
+    /// Stands on these servers instead of those that tests share.
+    #[must_use]
+    pub fn servers(mut self, servers: Servers) -> Self {
+        self.servers = Some(servers);
+        self
+    }
+
+    /// Runs another program that is built beside `octroi` and does the same.
+    #[must_use]
+    pub fn program(mut self, name: &str) -> Self {
+        self.program = Some(name.to_owned());
+        self
+    }
+
+    fn replicas_of(&self, service: &str) -> usize {
+        self.replicas.get(service).copied().unwrap_or(1)
+    }
+
     /// Starts it and waits until all of it is ready and a catalog is in force.
     ///
     /// # Errors
@@ -83,8 +130,8 @@ impl Builder {
 pub struct Fleet {
     topology: Topology,
     members: Vec<Member>,
-    /// Where each service answers gRPC, and the gateway HTTP.
-    ports: BTreeMap<&'static str, Arc<Port>>,
+    /// Where each process of a service answers gRPC, and the gateway HTTP.
+    ports: BTreeMap<String, Arc<Port>>,
     tokens: PathBuf,
     leftovers_expected: bool,
     bus: Option<BusNamespace>,
@@ -109,11 +156,16 @@ impl Fleet {
             topology,
             settings: Vec::new(),
             environment: Vec::new(),
+            replicas: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            catalog: octroi_fleet::seed::CATALOG.to_owned(),
+            servers: None,
+            program: None,
         }
     }
 
     async fn start_as(builder: &Builder) -> Result<Self> {
-        let database = create_database().await?;
+        let database = create_database(builder.servers.as_ref()).await?;
         let dir = open_dir()?;
         let plan = Plan::new(builder, dir.path(), &database).await?;
         let mut fleet = Self {
@@ -128,20 +180,19 @@ impl Fleet {
             dir,
         };
         for name in fleet.member_names() {
-            fleet.launch(name)?;
+            fleet.launch(&name)?;
         }
         fleet.become_ready().await?;
         if builder.topology == Topology::Split {
-            fleet.apply_catalog().await?;
+            fleet.apply_catalog(&builder.catalog).await?;
         }
         fleet.leftovers_expected = false;
         Ok(fleet)
     }
 
     /// `octroi all` does this by itself.
-    async fn apply_catalog(&self) -> Result<()> {
+    async fn apply_catalog(&self, document: &str) -> Result<()> {
         let billing = self.clients(OPERATOR)?.billing;
-        let document = octroi_fleet::seed::CATALOG;
         eventually("the catalog is in force", async || {
             let request = ApplyCatalogRequest {
                 document: document.to_owned(),
@@ -170,7 +221,7 @@ impl Fleet {
         self.dir.path()
     }
 
-    /// Where a service answers gRPC, or where the gateway answers HTTP.
+    /// Where a service, or a further replica such as `quota-2`, answers gRPC, or where the gateway answers HTTP.
     ///
     /// # Panics
     /// When there is no such service, which is a mistake of the test.
@@ -180,6 +231,14 @@ impl Fleet {
             Some(port) => port.address(),
             None => panic!("there is no service {service}"),
         }
+    }
+
+    /// Where the process that serves `service` says how it is, and has its metrics page.
+    ///
+    /// # Errors
+    /// When there is no such service.
+    pub fn admin(&mut self, service: &str) -> Result<SocketAddr> {
+        Ok(self.member(service)?.admin.address())
     }
 
     /// The file with a caller's token.
@@ -193,10 +252,37 @@ impl Fleet {
     /// # Errors
     /// When the caller has no token.
     pub fn clients(&self, caller: &str) -> Result<Clients> {
+        self.clients_with(&self.token(caller)?)
+    }
+
+    /// The same, where `replica`, such as `quota-2`, is called instead of the first of its service.
+    ///
+    /// # Errors
+    /// When the caller has no token.
+    pub fn clients_at(&self, caller: &str, replica: &str) -> Result<Clients> {
+        let service = replica.split_once('-').map_or(replica, |(service, _)| service);
+        let address = |called: &str| self.address(if called == service { replica } else { called });
+        Clients::new(
+            |called| format!("http://{}", address(called)),
+            &self.token(caller)?,
+        )
+    }
+
+    /// A caller's token.
+    ///
+    /// # Errors
+    /// When the caller has none.
+    pub fn token(&self, caller: &str) -> Result<String> {
         let path = self.token_file(caller);
         let token =
             std::fs::read_to_string(&path).with_context(|| format!("{caller} has no {}", path.display()))?;
-        self.clients_with(token.trim())
+        Ok(token.trim().to_owned())
+    }
+
+    /// Where the fleet's messages go, in [`Topology::Split`].
+    #[must_use]
+    pub fn bus(&self) -> Option<&BusNamespace> {
+        self.bus.as_ref()
     }
 
     /// Typed clients that call with this token, whatever it is.
@@ -228,7 +314,7 @@ impl Fleet {
         }))
     }
 
-    /// Kills the process that serves `service`, with everything else in it.
+    /// Kills the process that serves `service`, with everything else in it; `quota-2` is its second replica.
     ///
     /// # Errors
     /// When it runs no more.
@@ -263,8 +349,8 @@ impl Fleet {
     /// # Errors
     /// When it does not become ready, with the end of its log.
     pub async fn restart(&mut self, service: &str) -> Result<()> {
-        let name = self.member(service)?.name;
-        self.launch(name)?;
+        let name = self.member(service)?.name.clone();
+        self.launch(&name)?;
         self.become_ready().await
     }
 
@@ -293,8 +379,8 @@ impl Fleet {
         self.leftovers_expected = true;
     }
 
-    fn member_names(&self) -> Vec<&'static str> {
-        self.members.iter().map(|member| member.name).collect()
+    fn member_names(&self) -> Vec<String> {
+        self.members.iter().map(|member| member.name.clone()).collect()
     }
 
     fn member(&mut self, service: &str) -> Result<&mut Member> {
@@ -346,12 +432,14 @@ impl Drop for Fleet {
         } else {
             leftovers::none_after_a_while(self.database.superuser_url(), self.bus.as_ref())
         };
+        let log = looked.is_err().then(|| self.log()).unwrap_or_default();
         self.members.clear();
         if let Some(bus) = &self.bus {
             leftovers::remove_queues(bus);
         }
         if let Err(left) = looked {
-            assert!(std::thread::panicking(), "the test left work behind: {left:#}");
+            let panicking = std::thread::panicking();
+            assert!(panicking, "the test left work behind: {left:#}\n\nthe end of every log:\n{log}");
         }
     }
 }
@@ -371,7 +459,7 @@ pub async fn tell(builder: Builder, story: impl AsyncFnOnce(&mut Fleet) -> Resul
 }
 
 /// A database with every service's schema.
-async fn create_database() -> Result<TestDatabase> {
+async fn create_database(servers: Option<&Servers>) -> Result<TestDatabase> {
     let migrators = [
         ("account", &octroi_account::MIGRATOR),
         ("usage", &octroi_usage::MIGRATOR),
@@ -379,7 +467,11 @@ async fn create_database() -> Result<TestDatabase> {
         ("billing", &octroi_billing::MIGRATOR),
         ("notification", &octroi_notification::MIGRATOR),
     ];
-    backends::postgres().await.create_migrated(&migrators).await
+    let postgres = match servers {
+        Some(servers) => servers.postgres.clone(),
+        None => backends::postgres().await,
+    };
+    postgres.create_migrated(&migrators).await
 }
 
 /// A directory that the user whom a private PostgreSQL runs as can pass through.

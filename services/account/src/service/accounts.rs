@@ -106,6 +106,17 @@ impl Service {
             .await
     }
 
+    /// Those of these accounts that exist, closed or not.
+    pub(crate) async fn list_accounts(&self, accounts: Vec<AccountId>) -> Result<Vec<Account>, Error> {
+        let listed = self
+            .db
+            .transaction(Scope::AllAccounts, move |connection| {
+                Box::pin(async move { store::accounts::list_accounts(connection, &accounts).await })
+            })
+            .await?;
+        Ok(listed)
+    }
+
     /// Changes an account that is in use. What stays as it was leaves no trace.
     pub(crate) async fn update_account(
         &self,
@@ -142,7 +153,7 @@ async fn write_change(
     actor: &Actor,
     now: Timestamp,
 ) -> Result<(), Error> {
-    store::accounts::update_account(connection, after, now).await?;
+    let zone_version = store::accounts::update_account(connection, after, now).await?;
     let id = &after.account_id;
     let mut entry = audit_entry(id, Action::AccountUpdated, actor, id.as_str(), now);
     entry.details.push(("changed", changed.join(" ")));
@@ -151,6 +162,7 @@ async fn write_change(
         let event = AccountZoneChanged {
             account_id: id.to_string(),
             zone: after.settings.zone.clone(),
+            version: zone_version,
         };
         outbox::enqueue(connection, &event, now).await?;
     }

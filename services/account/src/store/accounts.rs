@@ -5,7 +5,7 @@ use octroi_core::AccountId;
 use octroi_kit::db::{DatabaseError, expect_rows, to_sql};
 use sqlx::PgConnection;
 
-use super::{AccountRow, account_columns};
+use super::{AccountRow, account_columns, corrupt};
 use crate::{domain::account::Account, error::Error};
 
 /// Adds the account; false where its id is there already, which then stays as it is.
@@ -56,6 +56,23 @@ pub(crate) async fn find_account(
     row.map(Account::try_from).transpose()
 }
 
+/// Those of these accounts that exist.
+pub(crate) async fn list_accounts(
+    connection: &mut PgConnection,
+    accounts: &[AccountId],
+) -> Result<Vec<Account>, DatabaseError> {
+    let names: Vec<&str> = accounts.iter().map(AccountId::as_str).collect();
+    let rows: Vec<AccountRow> = sqlx::query_as(concat!(
+        "SELECT ",
+        account_columns!(),
+        " FROM account a JOIN account_settings s USING (account_id) WHERE a.account_id = ANY($1)"
+    ))
+    .bind(names)
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter().map(Account::try_from).collect()
+}
+
 /// The account of this id, which must be there.
 pub(crate) async fn get_account(
     connection: &mut PgConnection,
@@ -84,26 +101,28 @@ pub(crate) async fn lock_account(
     account.ok_or_else(|| Error::AccountNotFound(account_id.clone()))
 }
 
-/// Writes name, zone and language.
+/// Writes name, zone and language, and answers the version of the zone: another zone is another version.
 pub(crate) async fn update_account(
     connection: &mut PgConnection,
     account: &Account,
     now: Timestamp,
-) -> Result<(), DatabaseError> {
+) -> Result<u64, DatabaseError> {
     let updated = sqlx::query("UPDATE account SET display_name = $2 WHERE account_id = $1")
         .bind(account.account_id.as_str())
         .bind(&account.display_name)
         .execute(&mut *connection)
         .await?;
     expect_rows(1, updated.rows_affected())?;
-    let updated = sqlx::query(
-        "UPDATE account_settings SET zone = $2, language = $3, updated_at = $4 WHERE account_id = $1",
+    let version: i64 = sqlx::query_scalar(
+        "UPDATE account_settings SET zone = $2, zone_version = zone_version + (zone <> $2)::int, language = $3,
+                updated_at = $4
+         WHERE account_id = $1 RETURNING zone_version",
     )
     .bind(account.account_id.as_str())
     .bind(&account.settings.zone)
     .bind(account.settings.language.as_str())
     .bind(to_sql(now))
-    .execute(connection)
+    .fetch_one(connection)
     .await?;
-    expect_rows(1, updated.rows_affected())
+    u64::try_from(version).map_err(|_| corrupt("version of a zone"))
 }

@@ -172,7 +172,12 @@ pub(super) fn judge(
         return dead(queue, message, attempt, DeadReason::DeliveryLimit, &*error);
     }
     count(queue, outcome);
-    let (delay, error) = (delay_after(attempt, delays), text(&*error));
+    let delay = if outcome == "away" {
+        delay_while_away(attempt, delays)
+    } else {
+        delay_after(attempt, delays)
+    };
+    let error = text(&*error);
     let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
     if outcome == "away" && attempt > 1 {
         // It may go on for hours, and was said once.
@@ -214,6 +219,13 @@ fn delay_after(attempt: u32, delays: &[Duration]) -> Duration {
         .or(delays.last())
         .copied()
         .unwrap_or(Duration::from_secs(1))
+}
+
+/// The same where something was away: never the last step, unless it is the only one. That is for faults which time
+/// alone does not mend; what was away is back at once, and whatever follows from the message waits for this.
+fn delay_while_away(attempt: u32, delays: &[Duration]) -> Duration {
+    let before_last = delays.len().saturating_sub(1).max(1);
+    delay_after(attempt, delays.get(..before_last).unwrap_or(delays))
 }
 
 fn count(queue: &Queue, outcome: &'static str) {
@@ -300,10 +312,15 @@ mod tests {
             let Verdict::Again { delay, failed } = judge(&QUEUE, &message(), before, result, &DELAYS) else {
                 panic!("given up after {before:?}");
             };
-            assert!(delay <= DELAYS[1], "{delay:?}");
+            assert_eq!(delay, DELAYS[0], "the last step is for faults");
             before = failed;
         }
         assert_eq!(before, failed(10_000, 0));
+    }
+
+    #[test]
+    fn what_is_away_waits_the_only_step_where_there_is_one() {
+        assert_eq!(delay_while_away(3, &DELAYS[1..]), DELAYS[1]);
     }
 
     #[test]

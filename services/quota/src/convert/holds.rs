@@ -97,7 +97,7 @@ pub fn to_proto_reservation(
 ) -> proto::ReserveQuotaResponse {
     let hold = reservation.hold.as_ref();
     proto::ReserveQuotaResponse {
-        decision: Some(to_proto_decision(&reservation.decision)),
+        decision: Some(to_proto_decision(reservation.decision.clone())),
         hold_id: hold.map(|(hold, _)| ids.make(account, hold)).unwrap_or_default(),
         expire_time: hold.map(|(_, expires_at)| to_proto_time(*expires_at)),
     }

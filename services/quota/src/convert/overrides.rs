@@ -14,15 +14,17 @@ pub fn to_proto_limit_source(effective: &EffectiveLimit) -> proto::LimitSource {
     proto::LimitSource {
         limit: Some(to_proto_limit(&effective.limit)),
         plan_amount: effective.plan_amount.get(),
-        r#override: effective
-            .replaced_by
-            .as_ref()
-            .map(|replaced| proto::LimitOverride {
-                amount: replaced.amount.get(),
-                expire_time: replaced.expires_at.map(to_proto_time),
-                note: replaced.note.clone(),
-            }),
+        r#override: effective.replaced_by.as_ref().map(to_proto_override),
         stage_factor_percent: effective.stage_factor_percent,
+    }
+}
+
+/// What replaces the amount of a plan's limit, on the wire.
+pub fn to_proto_override(replaced: &LimitOverride) -> proto::LimitOverride {
+    proto::LimitOverride {
+        amount: replaced.amount.get(),
+        expire_time: replaced.expires_at.map(to_proto_time),
+        note: replaced.note.clone(),
     }
 }
 

@@ -2,13 +2,15 @@
 
 use jiff::{Timestamp, tz::TimeZone};
 use octroi_core::{Anchor, Period, Window, period::window_containing};
+use serde::{Deserialize, Serialize};
 
 /// What windows follow from one instant on.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Segment {
     /// When it was set. The windows that run then still end as they began.
     pub from: Timestamp,
     /// The zone of HOUR and DAY windows, in which months are counted too.
+    #[serde(with = "jiff::fmt::serde::tz::required")]
     pub zone: TimeZone,
     /// From where MONTH windows are counted.
     pub anchor: Anchor,
@@ -18,7 +20,7 @@ pub struct Segment {
 
 /// The windows of one account. Those that began stay as they are: another zone holds from the end of the window
 /// that runs when it is set, so that windows tile the time line through every change.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Calendar {
     first: Segment,
     later: Vec<Segment>,
@@ -87,19 +89,25 @@ impl Calendar {
         if period == Period::Lifetime {
             return Window::LIFETIME;
         }
+        let cuts = |one: &Segment| period == Period::Month && one.cuts_month;
         let mut segment = &self.first;
         let mut begins_at = Timestamp::MIN;
-        for next in &self.later {
+        let mut later = self.later.as_slice();
+        while let [next, after @ ..] = later {
             if next.from < begins_at {
                 // The change before did not hold yet, and this one takes its place.
-                segment = next;
+                (segment, later) = (next, after);
                 continue;
             }
-            let ends_at = if period == Period::Month && next.cuts_month {
-                next.from
-            } else {
-                Self::natural(segment, period, next.from, begins_at).end
+            let natural_end = Self::natural(segment, period, next.from, begins_at).end;
+            // Where a billing period starts before the running window has ended, it ends there all the same.
+            let cut = (later.iter()).position(|one| cuts(one) && one.from < natural_end);
+            let (next, after) = match cut.map(|place| later.split_at(place).1) {
+                Some([cut, after @ ..]) => (cut, after),
+                _ => (next, after),
             };
+            let ends_at = if cuts(next) { next.from } else { natural_end };
+            later = after;
             if at < ends_at {
                 let window = Self::natural(segment, period, at, begins_at);
                 return Window {
@@ -232,6 +240,36 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_billing_period_that_starts_while_another_zone_waits_for_the_month_to_end_ends_it_at_once() {
+        let start = at("2026-03-10T12:00:00Z");
+        let calendar = Calendar::new(TimeZone::UTC, Anchor::FIRST_OF_MONTH)
+            .with(change("2026-03-05T12:00:00Z", "America/New_York"))
+            .with(change("2026-03-06T12:00:00Z", "Europe/Paris"))
+            .with(Segment {
+                from: start,
+                zone: zone("Europe/Paris"),
+                anchor: Anchor::at(start, &zone("Europe/Paris")),
+                cuts_month: true,
+            });
+        let month = Period::Month;
+        check(
+            &calendar,
+            month,
+            "2026-03-10T11:59:59Z",
+            "2026-03-01T00:00:00Z",
+            "2026-03-10T12:00:00Z",
+        );
+        // Paris has moved its clocks by then.
+        check(
+            &calendar,
+            month,
+            "2026-03-12T00:00:00Z",
+            "2026-03-10T12:00:00Z",
+            "2026-04-10T11:00:00Z",
+        );
+    }
+
     const ZONES: [&str; 6] = [
         "UTC",
         "Europe/Paris",
@@ -264,6 +302,10 @@ mod tests {
                     anchor: anchor(day),
                     cuts_month,
                 });
+            }
+            let cuts = calendar.segments().filter(|segment| segment.cuts_month);
+            for cut in cuts {
+                prop_assert_eq!(calendar.window(Period::Month, cut.from).start, cut.from);
             }
             let instant = Timestamp::from_second(second).expect("in range");
             let window = calendar.window(period, instant);

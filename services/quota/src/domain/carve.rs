@@ -6,9 +6,10 @@
 //! cap; so whatever is allowed stays within the limit, whoever crashes.
 
 use octroi_core::Units;
+use serde::{Deserialize, Serialize};
 
 /// What one window has granted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Granted {
     /// Caps of slices that are open or closing.
     pub open_cap: Units,
@@ -20,11 +21,17 @@ pub struct Granted {
     pub overrun: u128,
     /// Units that were given back.
     pub returned: u128,
-    /// Units as the ledger's events were followed; it lags behind.
+    /// Units used, as the ledger's events were followed: it lags behind. What was given back is not taken off.
     pub followed: u128,
 }
 
 impl Granted {
+    /// Units used, as far as the ledger was followed, less what was given back: what thresholds look at.
+    #[must_use]
+    pub fn used(&self) -> u128 {
+        self.followed.saturating_sub(self.returned)
+    }
+
     /// All that counts against the limit.
     #[must_use]
     pub fn total(&self) -> u128 {

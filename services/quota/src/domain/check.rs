@@ -5,6 +5,7 @@ use octroi_core::{
     AccountId, FeaturePlans, FeatureSlug, MetricSlug, RequestId, Units, Violations,
     event_time::{EVENT_TIME_RULE, may_be_recorded},
 };
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::{
@@ -18,7 +19,7 @@ pub const ITEMS_MAX: usize = 16;
 pub const FEATURES_MAX: usize = 16;
 
 /// One metric and how much of it is asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item {
     /// The metric.
     pub metric: MetricSlug,
@@ -62,7 +63,7 @@ pub fn decision_id(account: &str, caller: &str, request: &str) -> String {
     let bytes = [account, "\0", caller, "\0", request]
         .into_iter()
         .flat_map(str::bytes);
-    hex::encode(fnv1a(bytes).to_be_bytes())
+    crate::domain::explained::id_of(fnv1a(bytes))
 }
 
 fn fnv1a(bytes: impl Iterator<Item = u8>) -> u128 {

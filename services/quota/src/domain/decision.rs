@@ -1,12 +1,15 @@
 //! What a check is answered, given what was taken from each window.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use octroi_core::{FeaturePlans, LimitMode, MetricSlug, Period, Units, UnreachablePolicy, Window};
 use serde::{Deserialize, Serialize};
 
-use super::limits::{EffectiveLimit, hard_max};
+use super::{
+    explained::Basis,
+    limits::{EffectiveLimit, hard_max},
+};
 
 /// Where an account stands in one window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,11 +60,27 @@ impl Asked {
     }
 }
 
-/// Whether a check may be allowed without knowing what was taken: where every limit's policy says so.
+/// What a check does where something that decides cannot be reached: what the strictest of its limits says.
 #[must_use]
-pub fn may_go_without_counters(asked: &[Asked]) -> bool {
-    let mut limits = asked.iter().map(|one| &one.effective.limit);
-    limits.all(|limit| limit.unreachable_policy == UnreachablePolicy::Allow)
+pub fn unreachable_policy(asked: &[Asked]) -> UnreachablePolicy {
+    let policies = asked.iter().map(|one| one.effective.limit.unreachable_policy);
+    policies.fold(UnreachablePolicy::Allow, |strictest, policy| {
+        match (strictest, policy) {
+            (UnreachablePolicy::Deny, _) | (_, UnreachablePolicy::Deny) => UnreachablePolicy::Deny,
+            (UnreachablePolicy::Lease, _) | (_, UnreachablePolicy::Lease) => UnreachablePolicy::Lease,
+            (UnreachablePolicy::Allow, UnreachablePolicy::Allow) => UnreachablePolicy::Allow,
+        }
+    })
+}
+
+/// Whether a check is decided although the ledger does not answer for so long, where that is allowed for `lease`.
+#[must_use]
+pub fn goes_on_without(policy: UnreachablePolicy, away_for: Duration, lease: Duration) -> bool {
+    match policy {
+        UnreachablePolicy::Deny => false,
+        UnreachablePolicy::Lease => away_for < lease,
+        UnreachablePolicy::Allow => true,
+    }
 }
 
 /// Why a check was denied.
@@ -136,6 +155,9 @@ pub struct Decision {
     pub degraded: bool,
     /// This request was decided before.
     pub repeated_request: bool,
+    /// What it was made of, where it was made just now, to explain it later.
+    #[serde(skip)]
+    pub basis: Option<Arc<Basis>>,
 }
 
 /// Where the account stands at one limit, `level` being what was taken by now.
@@ -192,6 +214,7 @@ pub fn decide(id: String, asked: &[Asked], levels: &[Level], attempt: Attempt, n
         missing_features: Vec::new(),
         degraded: false,
         repeated_request: false,
+        basis: None,
     }
 }
 
@@ -272,6 +295,7 @@ pub fn deny_for_features(
         missing_features: missing,
         degraded: false,
         repeated_request: false,
+        basis: None,
     }
 }
 

@@ -62,6 +62,12 @@ pub fn slice_of(hold: Uuid, metric: &MetricSlug) -> SliceId {
 }
 
 impl Hold {
+    /// When a hold was made to which nothing is charged any more from `hard_end_at` on.
+    #[must_use]
+    pub fn made_at(hard_end_at: Timestamp) -> Timestamp {
+        hard_end_at - (24 * (LIFE_DAYS_MAX + CHARGE_DAYS)).hours()
+    }
+
     /// From when on nothing is charged to it, however often it was renewed.
     #[must_use]
     pub fn hard_end_at(&self) -> Timestamp {
@@ -195,6 +201,7 @@ mod tests {
             hold.reserved_at + 168.hours()
         );
         assert!(hold.hard_end_at() > hold.renewed_until(late, TTL_S_MAX));
+        assert_eq!(Hold::made_at(hold.hard_end_at()), hold.reserved_at);
     }
 
     proptest! {

@@ -3,7 +3,10 @@
 use std::{collections::HashMap, sync::Arc};
 
 use jiff::Timestamp;
-use octroi_core::{Entitlements, FeaturePlans, FeatureSlug, Metric, MetricSlug, Stage};
+use octroi_core::{
+    Entitlements, FeaturePlans, FeatureSlug, Metric, MetricKind, MetricSlug, Period, Stage, Window,
+};
+use serde::{Deserialize, Serialize};
 
 use super::{
     calendar::Calendar,
@@ -27,6 +30,12 @@ pub struct Catalog {
 }
 
 impl Catalog {
+    /// The kind of a metric. One that is gone from the catalog has no limit, and adds up like any other.
+    #[must_use]
+    pub fn kind_of(&self, metric: &MetricSlug) -> MetricKind {
+        (self.metrics.get(metric)).map_or(MetricKind::Flow, |metric| metric.kind)
+    }
+
     /// A missing feature with the plans that have it.
     #[must_use]
     pub fn plans_with(&self, feature: &FeatureSlug) -> FeaturePlans {
@@ -39,7 +48,7 @@ impl Catalog {
 }
 
 /// What billing pushed for an account.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct AccountEntitlements {
     /// Grows with every change.
     pub version: u64,
@@ -54,14 +63,31 @@ pub struct AccountEntitlements {
 /// Which state of an account's limits something was made from. Each change of what it depends on makes another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Revision {
-    /// Of the account: entitlements, overrides, stage, calendar. 0 where nothing was ever set.
+    /// Of the account: entitlements, overrides, stage, calendar.
     pub account: u64,
     /// Of the catalog.
     pub catalog: u64,
 }
 
+impl Revision {
+    /// The later of each part: what is known by now, where the two were read at different times.
+    #[must_use]
+    pub fn latest(self, other: Self) -> Self {
+        Self {
+            account: self.account.max(other.account),
+            catalog: self.catalog.max(other.catalog),
+        }
+    }
+
+    /// Whether something of it has changed by `latest`.
+    #[must_use]
+    pub fn is_older_than(self, latest: Self) -> bool {
+        self.account < latest.account || self.catalog < latest.catalog
+    }
+}
+
 /// What quota keeps of an account.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct AccountState {
     /// Grows with every change.
     pub revision: u64,
@@ -70,6 +96,7 @@ pub struct AccountState {
     /// What billing pushed.
     pub pushed: Option<AccountEntitlements>,
     /// What replaces amounts of the plan.
+    #[serde(with = "super::limits::overrides_as_list")]
     pub overrides: Overrides,
 }
 
@@ -77,13 +104,13 @@ pub struct AccountState {
 #[derive(Clone, Debug)]
 pub struct AccountLimits {
     /// The plan with its limits and features.
-    pub entitlements: Entitlements,
+    pub entitlements: Arc<Entitlements>,
     /// The version that billing pushed; 0 for the default plan.
     pub version: u64,
     /// Where the account stands with its payments.
     pub stage: Stage,
     /// The limits in force, by metric and period.
-    pub limits: Vec<Arc<EffectiveLimit>>,
+    pub limits: Arc<[Arc<EffectiveLimit>]>,
     /// Where windows begin and end.
     pub calendar: Calendar,
     /// Which state of the account this is.
@@ -106,7 +133,7 @@ impl AccountLimits {
             limits: (effective_limits(entitlements, &state.overrides, stage, rules, now).into_iter())
                 .map(Arc::new)
                 .collect(),
-            entitlements: entitlements.clone(),
+            entitlements: Arc::new(entitlements.clone()),
             version: pushed.map_or(0, |pushed| pushed.version),
             stage,
             calendar: state.calendar.clone(),
@@ -115,6 +142,19 @@ impl AccountLimits {
                 catalog: catalog.version,
             },
         }
+    }
+
+    /// Has the same in one place with another account of the same plan, where it is the same: accounts are many, and plans
+    /// are few.
+    #[must_use]
+    pub fn sharing_with(mut self, other: &Self) -> Self {
+        if self.entitlements == other.entitlements {
+            self.entitlements = Arc::clone(&other.entitlements);
+        }
+        if self.limits == other.limits {
+            self.limits = Arc::clone(&other.limits);
+        }
+        self
     }
 
     /// The limits of one metric.
@@ -129,6 +169,35 @@ impl AccountLimits {
     pub fn window_key(&self, limit: &EffectiveLimit, at: Timestamp) -> WindowKey {
         let period = limit.limit.period;
         WindowKey::new(&limit.limit.metric, period, self.calendar.window(period, at))
+    }
+
+    /// The windows that use of a metric at `at` counts in, with their limits. What is held of a LEVEL metric counts also
+    /// where nothing limits it now: a limit that comes later finds it there.
+    #[must_use]
+    pub fn windows_of<'a>(
+        &'a self,
+        metric: &'a MetricSlug,
+        kind: MetricKind,
+        at: Timestamp,
+    ) -> Vec<(WindowKey, Option<&'a Arc<EffectiveLimit>>)> {
+        let limited = self.of_metric(metric);
+        let mut windows: Vec<_> = limited
+            .map(|limit| (self.window_key(limit, at), Some(limit)))
+            .collect();
+        if kind == MetricKind::Level && windows.is_empty() {
+            let key = WindowKey::new(metric, Period::Lifetime, Window::LIFETIME);
+            windows.push((key, None));
+        }
+        windows
+    }
+
+    /// The windows of every limit that contain `at`.
+    #[must_use]
+    pub fn window_keys(&self, at: Timestamp) -> Vec<WindowKey> {
+        self.limits
+            .iter()
+            .map(|limit| self.window_key(limit, at))
+            .collect()
     }
 
     /// Whether the plan has the feature.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 use octroi_core::{Entitlements, Limit, Metric, MetricSlug, Period, Stage, Units};
+use serde::{Deserialize, Serialize};
 
 /// A limit as it holds now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +20,7 @@ pub struct EffectiveLimit {
 }
 
 /// What replaces the amount of one of a plan's limits for one account.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct LimitOverride {
     /// The amount.
     pub amount: Units,
@@ -39,6 +40,28 @@ impl LimitOverride {
 
 /// The overrides of an account, by metric and period.
 pub type Overrides = HashMap<(MetricSlug, Period), LimitOverride>;
+
+/// Overrides as a list, for forms whose keys are texts.
+pub(super) mod overrides_as_list {
+    use octroi_core::{MetricSlug, Period};
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+    use super::{LimitOverride, Overrides};
+
+    pub(in super::super) fn serialize<S: Serializer>(
+        overrides: &Overrides,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        overrides.iter().collect::<Vec<_>>().serialize(serializer)
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Overrides, D::Error> {
+        let list = Vec::<((MetricSlug, Period), LimitOverride)>::deserialize(deserializer)?;
+        Ok(list.into_iter().collect())
+    }
+}
 
 /// What the rules about stages depend on.
 #[derive(Clone, Copy, Debug)]
@@ -74,7 +97,8 @@ pub fn effective_limits(
             let replaced_by = replaced_by.filter(|one| one.holds(now)).cloned();
             let amount = (replaced_by.as_ref()).map_or(limit.amount, |one| one.amount);
             let amount = amount.percent(percent);
-            let ceiling = limit.ceiling.map(|ceiling| ceiling.percent(percent));
+            // An override above the ceiling of the plan would not hold otherwise.
+            let ceiling = limit.ceiling.map(|ceiling| ceiling.percent(percent).max(amount));
             EffectiveLimit {
                 limit: Limit {
                     amount,
@@ -172,6 +196,43 @@ mod tests {
         let limits = effective_limits(&plan("pro", 101), &none, stage, rules, Timestamp::UNIX_EPOCH);
         let amounts: Vec<u64> = limits.iter().map(|limit| limit.limit.amount.get()).collect();
         assert_eq!(amounts, [requests, notes], "{stage:?}");
+    }
+
+    #[test]
+    fn an_override_above_the_ceiling_raises_it_and_one_below_leaves_it() {
+        let entitlements = Entitlements {
+            limits: (plan("pro", 100).limits.into_iter())
+                .map(|limit| Limit {
+                    mode: LimitMode::Soft,
+                    ceiling: Some(Units::new(150).expect("an amount")),
+                    ..limit
+                })
+                .collect(),
+            ..plan("pro", 100)
+        };
+        let (metrics, default_entitlements) = (HashMap::new(), plan("free", 10));
+        let rules = StageRules {
+            metrics: &metrics,
+            default_entitlements: &default_entitlements,
+            restricted_percent: 50,
+        };
+        for (amount, stage, max) in [
+            (120, Stage::Current, 150),
+            (200, Stage::Current, 200),
+            (200, Stage::Restricted, 100),
+        ] {
+            let replaced = LimitOverride {
+                amount: Units::new(amount).expect("an amount"),
+                expires_at: None,
+                note: String::new(),
+            };
+            let metric = MetricSlug::parse("api.requests").expect("a slug");
+            let overrides = Overrides::from([((metric.clone(), Period::Day), replaced)]);
+            let limits = effective_limits(&entitlements, &overrides, stage, rules, Timestamp::UNIX_EPOCH);
+            let found = limits.iter().find(|one| one.limit.metric == metric);
+            let found = found.and_then(|one| hard_max(&one.limit)).map(Units::get);
+            assert_eq!(found, Some(max), "{amount} {stage:?}");
+        }
     }
 
     #[test]

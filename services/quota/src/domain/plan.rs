@@ -7,6 +7,7 @@ use octroi_core::{Aggregation, MetricSlug, Recording, Units};
 
 use super::{
     decision::Asked,
+    explained::Terms,
     holding::{AccountLimits, Catalog, Revision},
     window::WindowKey,
 };
@@ -33,6 +34,10 @@ pub struct Plan {
     pub metrics: Vec<PlannedMetric>,
     /// Which state of the account this is.
     pub revision: Revision,
+    /// What the limits follow from, to explain decisions.
+    pub terms: Terms,
+    /// Whether something replaces the amount of one of them.
+    pub is_overridden: bool,
     /// From when on a window has ended, an override has, or the account may be closed.
     pub valid_until: Timestamp,
 }
@@ -43,7 +48,7 @@ impl Plan {
     pub fn new(limits: &AccountLimits, catalog: &Catalog, now: Timestamp, until: Timestamp) -> Self {
         let mut metrics: Vec<PlannedMetric> = Vec::new();
         let mut valid_until = until;
-        for effective in &limits.limits {
+        for effective in limits.limits.iter() {
             let Some(metric) = catalog.metrics.get(&effective.limit.metric) else {
                 continue;
             };
@@ -72,6 +77,8 @@ impl Plan {
         Self {
             metrics,
             revision: limits.revision,
+            terms: Terms::of(limits),
+            is_overridden: limits.limits.iter().any(|one| one.replaced_by.is_some()),
             valid_until,
         }
     }

@@ -36,9 +36,9 @@ pub struct Slice {
     pub metric: MetricSlug,
     /// Who spends it.
     pub kind: SliceKind,
-    /// Whether decisions that it pays for are answered before the ledger has them. Such a slice is settled by its
-    /// owner alone, after its last units were recorded.
-    pub buffered: bool,
+    /// Whether decisions that it pays for are answered before the ledger has them, always or while that is away. Such a
+    /// slice is settled by its owner alone, after its last units were recorded.
+    pub kept: bool,
     /// The most that may be charged to it. It never grows.
     pub cap: Units,
     /// The windows that it was carved from.
@@ -66,9 +66,9 @@ impl Slice {
 
 /// The instants that lie in every window; LIFETIME where there are none.
 #[must_use]
-pub fn common(windows: &[WindowKey]) -> Window {
-    let start = windows.iter().map(|one| one.start).max();
-    let end = windows.iter().map(|one| one.end).min();
+pub fn common<'w>(windows: impl Iterator<Item = &'w WindowKey> + Clone) -> Window {
+    let start = windows.clone().map(|one| one.start).max();
+    let end = windows.map(|one| one.end).min();
     Window {
         start: start.unwrap_or(Window::LIFETIME.start),
         end: end.unwrap_or(Window::LIFETIME.end),

@@ -23,6 +23,12 @@ pub fn crossed(thresholds: &[u32], limit: Units, before: u128, after: u128) -> V
     crossed
 }
 
+/// Whether a use has reached none of the thresholds. Of a limit of 0 nothing is normal.
+#[must_use]
+pub fn is_normal(thresholds: &[u32], limit: Units, used: u128) -> bool {
+    limit > Units::ZERO && crossed(thresholds, limit, 0, used).is_empty()
+}
+
 #[cfg(test)]
 mod tests {
     use octroi_core::entitlement::DEFAULT_THRESHOLDS;
@@ -50,6 +56,20 @@ mod tests {
                 expected,
                 "{limit} {before} {after}"
             );
+        }
+    }
+
+    #[test]
+    fn a_use_is_normal_below_every_threshold() {
+        for (limit, used, expected) in [
+            (100, 0, true),
+            (100, 79, true),
+            (100, 80, false),
+            (1, 0, true),
+            (0, 0, false),
+        ] {
+            let normal = is_normal(&DEFAULT_THRESHOLDS, units(limit), used);
+            assert_eq!(normal, expected, "{used} of {limit}");
         }
     }
 

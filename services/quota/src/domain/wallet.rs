@@ -1,49 +1,13 @@
 //! The slices of one account and metric that a replica spends from its memory.
 
+mod held;
+
 use jiff::Timestamp;
 use octroi_core::{Charge, SliceId, Units};
 
-use super::{carve::Granted, decision::Level, slice::Slice, window::WindowKey};
-
-/// A slice with what is left of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Held {
-    /// The slice.
-    pub slice: Slice,
-    /// What was not spent yet.
-    pub left: Units,
-    /// When it was spent last, or came.
-    pub touched_at: Timestamp,
-    /// Nothing more is spent of it: it waits until it is settled.
-    pub retired: bool,
-    /// What was answered and not told to the ledger yet.
-    pub pending: Units,
-    /// When the first of it was used.
-    pending_since: Timestamp,
-    /// What is on its way to the ledger.
-    flushing: Units,
-}
-
-impl Held {
-    fn spend_later(&mut self, amount: Units, at: Timestamp, now: Timestamp) {
-        if self.pending == Units::ZERO {
-            self.pending_since = at;
-        }
-        self.left = self.left.saturating_sub(amount);
-        self.pending = self.pending.checked_add(amount).unwrap_or(Units::MAX);
-        self.touched_at = now;
-    }
-
-    fn pays_for(&self, at: Timestamp, now: Timestamp) -> bool {
-        !self.retired && self.slice.covers.contains(at) && now < self.slice.spend_until
-    }
-
-    /// Whether it may be sealed: nobody will charge it any more.
-    #[must_use]
-    pub fn may_be_settled(&self) -> bool {
-        self.retired && self.pending == Units::ZERO && self.flushing == Units::ZERO
-    }
-}
+pub use self::held::Held;
+use self::held::sum_of;
+use super::{carve::Granted, decision::Level, holding::Revision, slice::Slice, window::WindowKey};
 
 /// Units that were answered, for the ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +18,15 @@ pub struct Pending {
     pub amount: Units,
     /// When the first of it was used.
     pub since: Timestamp,
+}
+
+/// What became of an amount that was taken before the ledger is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spent {
+    /// Nothing waited for the ledger before.
+    pub is_first: bool,
+    /// Less than half of the last slice is left of all, so that another should be carved.
+    pub is_low: bool,
 }
 
 /// What a window had granted when it was looked at last.
@@ -73,21 +46,28 @@ const SEEN_MAX: usize = 12;
 pub struct Wallet {
     held: Vec<Held>,
     seen: Vec<Seen>,
+    /// Half of the slice that came last.
+    low_mark: Units,
+    /// The latest limits that anybody knew of.
+    revision: Revision,
 }
 
 impl Wallet {
-    /// Adds a slice that was carved.
-    pub fn add(&mut self, slice: Slice, now: Timestamp) {
-        let left = slice.cap;
-        self.held.push(Held {
-            slice,
-            left,
-            touched_at: now,
-            retired: false,
-            pending: Units::ZERO,
-            pending_since: now,
-            flushing: Units::ZERO,
-        });
+    /// Adds a slice that was carved from the limits of `revision`.
+    pub fn add(&mut self, slice: Slice, revision: Revision, now: Timestamp) {
+        self.low_mark = slice.cap.percent(50);
+        self.held.push(Held::new(slice, revision, now));
+        self.follow(revision);
+    }
+
+    /// Spends nothing more of slices of limits that are older than `revision`: these are not in force any more.
+    pub fn follow(&mut self, revision: Revision) {
+        let latest = self.revision.latest(revision);
+        self.revision = latest;
+        // Also where that was known: what was carved before it may have come since.
+        for held in &mut self.held {
+            held.retired |= held.revision.is_older_than(latest);
+        }
     }
 
     /// Remembers what a window has granted.
@@ -122,8 +102,10 @@ impl Wallet {
     pub fn level_given(&self, key: &WindowKey, granted: &Granted) -> Level {
         let spent = self.own(key, |held| held.slice.cap.saturating_sub(held.left));
         let used = u128::from(granted.charged.get()) + granted.overrun + u128::from(spent.get());
+        // What others have spent of their slices is known once it was followed.
+        let used = used.max(granted.followed);
         Level {
-            used: counted(used.saturating_sub(granted.returned).max(granted.followed)),
+            used: counted(used.saturating_sub(granted.returned)),
             held: granted.held,
         }
     }
@@ -149,18 +131,21 @@ impl Wallet {
 
     fn own(&self, key: &WindowKey, of: impl Fn(&Held) -> Units) -> Units {
         let own = self.held.iter().filter(|held| held.slice.windows.contains(key));
-        own.fold(Units::ZERO, |sum, held| {
-            sum.checked_add(of(held)).unwrap_or(Units::MAX)
-        })
+        own.map(of).fold(Units::ZERO, sum_of)
     }
 
     /// What is there for use at `at`.
     #[must_use]
     pub fn left(&self, at: Timestamp, now: Timestamp) -> Units {
         let usable = self.held.iter().filter(|held| held.pays_for(at, now));
-        usable.fold(Units::ZERO, |sum, held| {
-            sum.checked_add(held.left).unwrap_or(Units::MAX)
-        })
+        usable.map(|held| held.left).fold(Units::ZERO, sum_of)
+    }
+
+    /// What is there for use at `at` that is answered before the ledger has it: others may settle any other slice.
+    #[must_use]
+    pub fn left_kept(&self, at: Timestamp, now: Timestamp) -> Units {
+        let usable = (self.held.iter()).filter(|held| held.slice.kept && held.pays_for(at, now));
+        usable.map(|held| held.left).fold(Units::ZERO, sum_of)
     }
 
     /// Takes `amount` for use at `at`, over as many slices as it needs, or nothing.
@@ -175,6 +160,7 @@ impl Wallet {
             if part > Units::ZERO {
                 held.left = held.left.saturating_sub(part);
                 held.touched_at = now;
+                held.taken = sum_of(held.taken, part);
                 rest = rest.saturating_sub(part);
                 charges.push(held.slice.charge(part));
             }
@@ -185,71 +171,98 @@ impl Wallet {
         Some(charges)
     }
 
-    /// Takes `amount` for use at `at` that is told to the ledger later, or nothing. Answers whether it was taken, and
-    /// whether nothing waited for the ledger before.
-    pub fn take_buffered(&mut self, amount: Units, at: Timestamp, now: Timestamp) -> Option<bool> {
-        let first = self
-            .held
-            .iter()
-            .position(|held| held.pays_for(at, now) && held.left >= amount);
-        let waited = self.has_pending();
-        if let Some(held) = first.and_then(|place| self.held.get_mut(place)) {
-            held.spend_later(amount, at, now);
-            return Some(!waited);
-        }
-        if self.left(at, now) < amount {
+    /// Notes that it is known of what was taken whether the ledger has it, or the journal.
+    pub fn finish(&mut self, charges: &[Charge]) {
+        self.for_each(charges, |held, amount| {
+            held.taken = held.taken.saturating_sub(amount)
+        });
+    }
+
+    /// Takes `amount` for use at `at` that is told to the ledger later, or nothing.
+    pub fn take_buffered(&mut self, amount: Units, at: Timestamp, now: Timestamp) -> Option<Spent> {
+        let left = self.left_kept(at, now);
+        if left < amount {
             return None;
         }
+        let spent = Spent {
+            is_first: !self.has_pending(),
+            is_low: left.saturating_sub(amount) < self.low_mark,
+        };
         let mut rest = amount;
-        for held in self.held.iter_mut().filter(|held| held.pays_for(at, now)) {
+        let kept = (self.held.iter_mut()).filter(|held| held.slice.kept && held.pays_for(at, now));
+        for held in kept {
             let part = held.left.min(rest);
             if part > Units::ZERO {
                 held.spend_later(part, at, now);
                 rest = rest.saturating_sub(part);
             }
+            if rest == Units::ZERO {
+                break;
+            }
         }
-        Some(!waited)
+        Some(spent)
+    }
+
+    /// What the ledger was not told of all slices: so much is lost to the limit where this replica dies.
+    #[must_use]
+    pub fn untold(&self) -> Units {
+        self.held.iter().map(Held::untold).fold(Units::ZERO, sum_of)
     }
 
     /// Whether anything waits for the ledger.
     #[must_use]
     pub fn has_pending(&self) -> bool {
-        self.held.iter().any(|held| held.pending > Units::ZERO)
+        self.held.iter().any(|held| !held.pending.is_empty())
     }
 
-    /// What waits for the ledger is on its way from now on, but of slices of which something is on its way already.
+    /// What waits for the ledger is on its way from now on, a sum a slice and minute.
     pub fn start_flush(&mut self) -> Vec<Pending> {
-        let waiting = self
-            .held
-            .iter_mut()
-            .filter(|held| held.pending > Units::ZERO && held.flushing == Units::ZERO);
-        let start = |held: &mut Held| {
-            let amount = std::mem::take(&mut held.pending);
-            held.flushing = amount;
-            Pending {
-                slice: held.slice.clone(),
-                amount,
-                since: held.pending_since,
+        let mut flush = Vec::new();
+        for held in &mut self.held {
+            for sum in std::mem::take(&mut held.pending) {
+                held.flushing = sum_of(held.flushing, sum.amount);
+                flush.push(Pending {
+                    slice: held.slice.clone(),
+                    amount: sum.amount,
+                    since: sum.since,
+                });
             }
-        };
-        waiting.map(start).collect()
+        }
+        flush
     }
 
-    /// What was on its way has arrived.
-    pub fn end_flush(&mut self, slice: SliceId) {
+    /// So much of what was on its way has arrived.
+    pub fn end_flush(&mut self, slice: SliceId, amount: Units) {
         if let Some(held) = self.held.iter_mut().find(|held| held.slice.id == slice) {
-            held.flushing = Units::ZERO;
+            held.flushing = held.flushing.saturating_sub(amount);
+        }
+    }
+
+    /// Notes that what was taken is in the journal: the ledger has it later.
+    pub fn owe(&mut self, charges: &[Charge]) {
+        self.for_each(charges, |held, amount| held.owed = sum_of(held.owed, amount));
+    }
+
+    /// Notes that the ledger has what was in the journal.
+    pub fn paid(&mut self, charges: &[Charge]) {
+        self.for_each(charges, |held, amount| {
+            held.owed = held.owed.saturating_sub(amount)
+        });
+    }
+
+    fn for_each(&mut self, charges: &[Charge], change: impl Fn(&mut Held, Units)) {
+        for charge in charges {
+            if let Some(held) = self.held.iter_mut().find(|held| held.slice.id == charge.slice) {
+                change(held, charge.amount);
+            }
         }
     }
 
     /// Gives back what was taken and surely not charged. A slice that is gone has it back from the ledger.
     pub fn put_back(&mut self, charges: &[Charge]) {
-        for charge in charges {
-            if let Some(held) = self.held.iter_mut().find(|held| held.slice.id == charge.slice) {
-                let left = held.left.checked_add(charge.amount).unwrap_or(Units::MAX);
-                held.left = left.min(held.slice.cap);
-            }
-        }
+        self.for_each(charges, |held, amount| {
+            held.left = sum_of(held.left, amount).min(held.slice.cap);
+        });
     }
 
     /// Retires these slices: nothing more is spent of them.
@@ -269,9 +282,11 @@ impl Wallet {
         self.retire_where(|_| true)
     }
 
-    /// Forgets slices that are settled: their windows know what was charged to them.
+    /// Forgets slices that are settled: their windows know what was charged to them. One of which the ledger must hear
+    /// yet is only retired.
     pub fn forget(&mut self, slices: &[SliceId]) {
-        self.held.retain(|held| !slices.contains(&held.slice.id));
+        self.retire(slices);
+        (self.held).retain(|held| !slices.contains(&held.slice.id) || held.has_answered());
     }
 
     /// Whether it has no slices.
@@ -304,157 +319,4 @@ fn counted(amount: u128) -> Units {
 }
 
 #[cfg(test)]
-mod tests {
-    use jiff::ToSpan as _;
-    use octroi_core::{AccountId, MetricSlug, Window};
-    use proptest::prelude::*;
-    use uuid::Uuid;
-
-    use super::{
-        super::slice::{SliceKind, terms},
-        *,
-    };
-
-    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
-
-    fn units(amount: u64) -> Units {
-        Units::new(amount).expect("an amount")
-    }
-
-    fn slice(number: u128, cap: u64) -> Slice {
-        let covers = Window {
-            start: NOW,
-            end: NOW + 1.hour(),
-        };
-        let (spend_until, hard_end_at) = terms(covers, NOW);
-        Slice {
-            id: SliceId::new(Uuid::from_u128(number)),
-            account: AccountId::parse("acme").expect("an id"),
-            metric: MetricSlug::parse("api.requests").expect("a slug"),
-            kind: SliceKind::Replica,
-            buffered: false,
-            cap: units(cap),
-            windows: Vec::new(),
-            covers,
-            spend_until,
-            hard_end_at,
-        }
-    }
-
-    fn wallet(caps: &[u64]) -> Wallet {
-        let mut wallet = Wallet::default();
-        for (number, cap) in (1..).zip(caps) {
-            wallet.add(slice(number, *cap), NOW);
-        }
-        wallet
-    }
-
-    #[test]
-    fn an_amount_is_taken_over_slices_or_not_at_all() {
-        let mut wallet = wallet(&[3, 5]);
-        let charges = wallet.take(units(6), NOW, NOW).expect("8 are there");
-        let shares: Vec<u64> = charges.iter().map(|charge| charge.amount.get()).collect();
-        assert_eq!(shares, [3, 3]);
-        assert_eq!(wallet.take(units(3), NOW, NOW), None);
-        assert_eq!(wallet.left(NOW, NOW), units(2));
-        wallet.put_back(&charges);
-        assert_eq!(wallet.left(NOW, NOW), units(8));
-    }
-
-    #[test]
-    fn a_slice_pays_within_its_windows_and_its_time() {
-        let mut wallet = wallet(&[5]);
-        let (before, end) = (NOW - 1.nanosecond(), NOW + 1.hour());
-        assert_eq!(wallet.take(units(1), before, NOW), None);
-        assert_eq!(wallet.take(units(1), end, NOW), None);
-        assert_eq!(wallet.take(units(1), NOW, end), None, "its window is over");
-        assert!(wallet.take(units(1), end - 1.nanosecond(), NOW).is_some());
-    }
-
-    #[test]
-    fn what_is_spent_past_its_time_or_idle_is_retired() {
-        let mut wallet = wallet(&[1, 5]);
-        wallet.take(units(1), NOW, NOW).expect("it is there");
-        let later = NOW + 10.seconds();
-        let ids = |slices: Vec<Slice>| -> Vec<u128> {
-            slices.iter().map(|slice| slice.id.uuid().as_u128()).collect()
-        };
-        assert_eq!(ids(wallet.retire_done(later, NOW)), [1], "nothing is left of it");
-        assert_eq!(
-            ids(wallet.retire_done(later, NOW + 1.second())),
-            [2],
-            "nobody touched it"
-        );
-        assert_eq!(wallet.take(units(1), NOW, NOW), None);
-        let settled: Vec<SliceId> = wallet.slices().map(|held| held.slice.id).collect();
-        wallet.forget(&settled);
-        assert!(wallet.is_empty());
-    }
-
-    #[test]
-    fn slices_of_the_past_live_some_minutes_and_none_more_than_a_day() {
-        let hour = |start: Timestamp| Window {
-            start,
-            end: start + 1.hour(),
-        };
-        let (until, end) = terms(hour(NOW), NOW + 30.minutes());
-        assert_eq!((until, end), (NOW + 1.hour(), NOW + 2.hours()));
-        let (until, _) = terms(hour(NOW), NOW + 40.hours());
-        assert_eq!(until, NOW + 40.hours() + 10.minutes());
-        let (until, _) = terms(Window::LIFETIME, NOW);
-        assert_eq!(until, NOW + 24.hours());
-    }
-
-    #[test]
-    fn what_is_answered_before_the_ledger_has_it_is_told_once_and_keeps_its_slice_open() {
-        let mut wallet = wallet(&[3, 5]);
-        assert_eq!(
-            wallet.take_buffered(units(2), NOW, NOW),
-            Some(true),
-            "the first that waits"
-        );
-        assert_eq!(wallet.take_buffered(units(5), NOW, NOW), Some(false));
-        assert_eq!(wallet.take_buffered(units(2), NOW, NOW), None);
-        assert_eq!(wallet.take_buffered(units(1), NOW, NOW), Some(false));
-        let flush = wallet.start_flush();
-        let amounts: Vec<u64> = flush.iter().map(|pending| pending.amount.get()).collect();
-        assert_eq!(amounts, [3, 5]);
-        assert!(wallet.start_flush().is_empty(), "it is on its way");
-        wallet.retire_all();
-        assert!(!wallet.slices().any(Held::may_be_settled));
-        for pending in flush {
-            wallet.end_flush(pending.slice.id);
-        }
-        assert!(wallet.slices().all(Held::may_be_settled));
-    }
-
-    #[test]
-    fn an_amount_that_is_buffered_may_need_several_slices() {
-        let mut wallet = wallet(&[3, 5]);
-        assert_eq!(wallet.take_buffered(units(8), NOW, NOW), Some(true));
-        assert_eq!(wallet.start_flush().len(), 2);
-    }
-
-    proptest! {
-        #[test]
-        fn never_more_is_taken_than_was_carved(
-            caps in prop::collection::vec(0_u64..20, 0..5),
-            steps in prop::collection::vec((1_u64..20, any::<bool>()), 0..40),
-        ) {
-            let mut wallet = wallet(&caps);
-            let carved: u64 = caps.iter().sum();
-            let mut out: u64 = 0;
-            for (amount, gives_back) in steps {
-                if let Some(charges) = wallet.take(units(amount), NOW, NOW) {
-                    prop_assert_eq!(charges.iter().map(|charge| charge.amount.get()).sum::<u64>(), amount);
-                    out += amount;
-                    if gives_back {
-                        wallet.put_back(&charges);
-                        out -= amount;
-                    }
-                }
-                prop_assert_eq!(wallet.left(NOW, NOW).get() + out, carved);
-            }
-        }
-    }
-}
+mod tests;

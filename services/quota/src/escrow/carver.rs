@@ -7,9 +7,11 @@ use std::{
 
 use jiff::Timestamp;
 use octroi_core::{AccountId, MetricSlug, SliceId, Units};
-use octroi_kit::db::{DatabaseError, Db, Scope};
+use octroi_kit::{
+    db::{DatabaseError, Db, Scope},
+    gather::{Bounds, Gather},
+};
 use sqlx::PgConnection;
-use tokio::sync::{Mutex, mpsc, oneshot};
 use uuid::Uuid;
 
 use crate::{
@@ -19,15 +21,8 @@ use crate::{
         slice::{Slice, SliceKind, common, terms},
         window::WindowKey,
     },
-    store::{self, AccountWindow, Change},
+    store::{self, AccountWindow, Change, NewSlice},
 };
-
-/// Asks that may wait in one process.
-const WAITING_MAX: usize = 20_000;
-/// The most asks of one transaction.
-const ASKS_AT_ONCE: usize = 500;
-/// Transactions that run at the same time.
-const TRANSACTIONS_AT_ONCE: usize = 2;
 
 /// How long a slice lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,8 +50,8 @@ pub struct Ask {
     pub metric: MetricSlug,
     /// Who will spend it.
     pub kind: SliceKind,
-    /// Whether decisions that it pays for are answered before the ledger has them.
-    pub buffered: bool,
+    /// Whether only its owner settles it, because decisions that it pays for may be answered before the ledger has them.
+    pub kept: bool,
     /// How much it must have.
     pub need: Units,
     /// How much it may have.
@@ -71,6 +66,8 @@ pub struct Ask {
     pub id: SliceId,
     /// Whose it is: a process, or a hold.
     pub owner: Uuid,
+    /// What the request of a hold asked for.
+    pub content_hash: Option<[u8; 32]>,
 }
 
 /// What became of an ask.
@@ -80,8 +77,8 @@ pub enum Carved {
     Slice(Slice),
     /// A window has no room; this is what they have granted.
     Full(Vec<(WindowKey, Granted)>),
-    /// The limits have changed since they were read.
-    Stale,
+    /// The limits have changed since they were read, and are of this revision now.
+    Stale(Revision),
     /// A slice of this id was carved before.
     Exists,
     /// There was room, but not for the others of the same call.
@@ -103,24 +100,22 @@ struct Call {
     all_or_nothing: bool,
 }
 
-struct Job {
-    call: Call,
-    answer: oneshot::Sender<Result<Vec<Answer>, DatabaseError>>,
-}
+/// Calls that share a transaction, and transactions that run at the same time.
+const BOUNDS: Bounds = Bounds {
+    batches: 2,
+    jobs: 500,
+    waiting: 20_000,
+};
 
 /// Carves slices.
-pub(super) struct Carver {
-    jobs: mpsc::Sender<Job>,
-}
+pub(super) struct Carver(Gather<Call, Result<Vec<Answer>, DatabaseError>>);
 
 impl Carver {
     pub(super) fn start(db: &Db) -> Self {
-        let (jobs, queue) = mpsc::channel(WAITING_MAX);
-        let queue = Arc::new(Mutex::new(queue));
-        for _ in 0..TRANSACTIONS_AT_ONCE {
-            tokio::spawn(work(db.clone(), queue.clone()));
-        }
-        Self { jobs }
+        let db = db.clone();
+        Self(Gather::start(BOUNDS, move |calls| {
+            carve_together(db.clone(), calls)
+        }))
     }
 
     /// Carves what is asked for, and answers an ask each, in their order.
@@ -129,52 +124,25 @@ impl Carver {
         asks: Vec<Ask>,
         all_or_nothing: bool,
     ) -> Result<Vec<Answer>, DatabaseError> {
-        let (answer, answered) = oneshot::channel();
         let call = Call { asks, all_or_nothing };
-        let job = Job { call, answer };
-        self.jobs.try_send(job).map_err(|_| DatabaseError::Aborted)?;
-        answered.await.unwrap_or(Err(DatabaseError::Aborted))
+        self.0.ask(call).await?
     }
 }
 
-async fn work(db: Db, queue: Arc<Mutex<mpsc::Receiver<Job>>>) {
-    while let Some(jobs) = gather(&queue).await {
-        let (calls, answers): (Vec<Call>, Vec<_>) =
-            jobs.into_iter().map(|job| (job.call, job.answer)).unzip();
-        let calls = Arc::new(calls);
-        let mut carved = carve(&db, &calls).await;
-        if matches!(carved, Err(DatabaseError::Busy(_))) {
-            // Two transactions that met new windows in another order; once more settles it.
-            carved = carve(&db, &calls).await;
-        }
-        match carved {
-            Ok(carved) => {
-                for (answer, carved) in answers.into_iter().zip(carved) {
-                    drop(answer.send(Ok(carved)));
-                }
-            }
-            Err(error) => {
-                tracing::warn!(error = %error, error.source = ?std::error::Error::source(&error), "slices cannot be carved");
-                for answer in answers {
-                    let same = sqlx::Error::Protocol(error.to_string());
-                    drop(answer.send(Err(DatabaseError::Unavailable(same))));
-                }
-            }
+async fn carve_together(db: Db, calls: Vec<Call>) -> Vec<Result<Vec<Answer>, DatabaseError>> {
+    let calls = Arc::new(calls);
+    let mut carved = carve(&db, &calls).await;
+    if matches!(carved, Err(DatabaseError::Busy(_))) {
+        // Two transactions that met new windows in another order; once more settles it.
+        carved = carve(&db, &calls).await;
+    }
+    match carved {
+        Ok(carved) => carved.into_iter().map(Ok).collect(),
+        Err(error) => {
+            tracing::warn!(error = %error, error.source = ?std::error::Error::source(&error), "slices cannot be carved");
+            calls.iter().map(|_| Err(error.shared())).collect()
         }
     }
-}
-
-/// Waits for a job, then takes all that are there, up to a bound.
-async fn gather(queue: &Mutex<mpsc::Receiver<Job>>) -> Option<Vec<Job>> {
-    let mut queue = queue.lock().await;
-    let mut jobs = vec![queue.recv().await?];
-    let mut asks = 1;
-    while asks < ASKS_AT_ONCE {
-        let Ok(job) = queue.try_recv() else { break };
-        asks += job.call.asks.len();
-        jobs.push(job);
-    }
-    Some(jobs)
 }
 
 async fn carve(db: &Db, calls: &Arc<Vec<Call>>) -> Result<Vec<Vec<Answer>>, DatabaseError> {
@@ -197,9 +165,9 @@ async fn carve_in(
     let accounts: BTreeSet<&AccountId> = asks().map(|ask| &ask.account).collect();
     let accounts: Vec<&AccountId> = accounts.into_iter().collect();
     let revisions = store::list_revisions(connection, &accounts).await?;
-    let is_fresh = |ask: &Ask| store::revision_of(&ask.account, &revisions) == ask.revision;
+    let current = |ask: &Ask| store::revision_of(&ask.account, &revisions);
 
-    let fresh = asks().filter(|ask| is_fresh(ask));
+    let fresh = asks().filter(|ask| current(ask) == ask.revision);
     let windows: BTreeSet<AccountWindow> = fresh
         .flat_map(|ask| {
             ask.windows
@@ -208,7 +176,7 @@ async fn carve_in(
         })
         .collect();
     let granted = store::lock_windows(connection, &windows).await?;
-    let plan = plan(calls, granted, is_fresh, now);
+    let plan = plan(calls, granted, current, now);
 
     let inserted: HashSet<SliceId> = if plan.slices.is_empty() {
         HashSet::new()
@@ -216,11 +184,8 @@ async fn carve_in(
         store::insert_slices(connection, &plan.slices, now).await?
     };
     let mut changes: BTreeMap<AccountWindow, Change> = BTreeMap::new();
-    for (slice, _) in plan
-        .slices
-        .iter()
-        .filter(|(slice, _)| inserted.contains(&slice.id))
-    {
+    let carved = plan.slices.iter().map(|new| &new.slice);
+    for slice in carved.filter(|slice| inserted.contains(&slice.id)) {
         for key in &slice.windows {
             let change = changes.entry((slice.account.clone(), key.clone())).or_default();
             change.open_cap += slice.cap.as_i64();
@@ -239,7 +204,7 @@ async fn carve_in(
 
 /// What is carved of what.
 struct Plan {
-    slices: Vec<(Slice, Uuid)>,
+    slices: Vec<NewSlice>,
     carved: Vec<Vec<Carved>>,
     granted: HashMap<AccountWindow, Granted>,
 }
@@ -248,7 +213,7 @@ struct Plan {
 fn plan(
     calls: &[Call],
     mut granted: HashMap<AccountWindow, Granted>,
-    is_fresh: impl Fn(&Ask) -> bool,
+    current: impl Fn(&Ask) -> Revision,
     now: Timestamp,
 ) -> Plan {
     let mut slices = Vec::new();
@@ -258,12 +223,17 @@ fn plan(
         let slices_before = slices.len();
         let mut outcomes: Vec<Carved> = (call.asks.iter())
             .map(|ask| {
-                if !is_fresh(ask) {
-                    return Carved::Stale;
+                let revision = current(ask);
+                if revision != ask.revision {
+                    return Carved::Stale(revision);
                 }
                 let outcome = cut(ask, &mut granted, now);
                 if let Carved::Slice(slice) = &outcome {
-                    slices.push((slice.clone(), ask.owner));
+                    slices.push(NewSlice {
+                        slice: slice.clone(),
+                        owner: ask.owner,
+                        content_hash: ask.content_hash,
+                    });
                 }
                 outcome
             })
@@ -312,7 +282,7 @@ fn cut(ask: &Ask, granted: &mut HashMap<AccountWindow, Granted>, now: Timestamp)
         }
     }
     let windows: Vec<WindowKey> = ask.windows.iter().map(|(key, _)| key.clone()).collect();
-    let covers = common(&windows);
+    let covers = common(windows.iter());
     let (spend_until, hard_end_at) = match ask.terms {
         Terms::Natural { until } => {
             let (spend_until, hard_end_at) = terms(covers, now);
@@ -331,7 +301,7 @@ fn cut(ask: &Ask, granted: &mut HashMap<AccountWindow, Granted>, now: Timestamp)
         account: ask.account.clone(),
         metric: ask.metric.clone(),
         kind: ask.kind,
-        buffered: ask.buffered,
+        kept: ask.kept,
         cap,
         windows,
         covers,

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
 use octroi_core::{Charge, ErrorKind, SliceId};
 use octroi_kit::convert::to_proto_time;
 use octroi_proto::{
@@ -16,6 +17,7 @@ use octroi_proto::{
     },
 };
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
 
 use super::Escrow;
 use crate::domain::wallet::Pending;
@@ -31,6 +33,30 @@ const LAST_FLUSH: Duration = Duration::from_secs(5);
 /// How long between tries where the ledger is away.
 const RETRY: Duration = Duration::from_millis(250);
 
+/// How long between looks for what is about to be answered.
+const SOON: Duration = Duration::from_millis(10);
+
+/// What the ledger is told.
+#[derive(Clone)]
+pub(super) struct Told {
+    pending: Pending,
+    event: UsageEvent,
+}
+
+impl Told {
+    /// The same, paid by no slice.
+    fn unpaid(&self) -> Self {
+        let event = UsageEvent {
+            charges: Vec::new(),
+            ..self.event.clone()
+        };
+        Self {
+            event,
+            pending: self.pending.clone(),
+        }
+    }
+}
+
 impl Escrow {
     /// Tells the ledger from time to time what was answered, until `stop`.
     pub async fn flush(self, stop: CancellationToken) {
@@ -43,97 +69,129 @@ impl Escrow {
                 () = tokio::time::sleep(pause) => {}
             }
             let begun = Instant::now();
-            self.flush_waiting(&stop).await;
+            let unsent = self.flush_waiting().await;
             pause = (begun.elapsed() * PAUSE_FACTOR).clamp(pause_min, PAUSE_MAX);
-            metrics::gauge!("octroi_quota_buffered_waiting")
-                .set(u32::try_from(self.0.purses.waiting()).unwrap_or(u32::MAX));
-        }
-    }
-
-    /// Tells what waits now, however many calls it takes.
-    async fn flush_waiting(&self, stop: &CancellationToken) {
-        let mut left = self.0.purses.waiting();
-        while left > 0 {
-            let some = self.0.purses.start_flush(EVENTS_AT_ONCE);
-            if some.is_empty() {
-                return;
+            if unsent > 0 {
+                pause = pause.max(RETRY);
             }
-            left = left.saturating_sub(some.len());
-            self.send(some, stop).await;
+            let waiting = self.0.purses.waiting() + unsent;
+            metrics::gauge!("octroi_quota_buffered_waiting").set(u32::try_from(waiting).unwrap_or(u32::MAX));
         }
     }
 
-    /// Tells all that waits, within a time. Answers whether nothing is left.
+    /// Tells what waits now and what was not taken before, however many calls it takes, and answers how much was not
+    /// taken. One after the other, so that whoever comes second finds told what was on its way.
+    async fn flush_waiting(&self) -> usize {
+        let mut unsent = self.0.unsent.lock().await;
+        let mut left = self.0.purses.waiting();
+        let mut again = Vec::new();
+        loop {
+            let some = self.0.purses.start_flush(EVENTS_AT_ONCE);
+            left = left.saturating_sub(some.len());
+            unsent.extend(some.into_iter().map(|pending| self.told(pending)));
+            if unsent.is_empty() {
+                break;
+            }
+            // What is on its way stays there until it is known to have arrived.
+            let rest = self.send(&unsent).await;
+            let is_away = rest.len() == unsent.len();
+            unsent.clear();
+            again.extend(rest);
+            if left == 0 || is_away {
+                break;
+            }
+        }
+        *unsent = again;
+        unsent.len()
+    }
+
+    /// Tells all that waits, and what is about to be answered or in the journal, within a time. Answers whether nothing
+    /// is left.
     pub(super) async fn flush_all(&self) -> bool {
-        let stop = CancellationToken::new();
         let all = async {
-            while self.0.purses.waiting() > 0 {
-                self.flush_waiting(&stop).await;
-                tokio::task::yield_now().await;
+            loop {
+                let unsent = self.flush_waiting().await;
+                if unsent == 0 && !self.0.purses.is_busy() {
+                    return;
+                }
+                tokio::time::sleep(if unsent > 0 { RETRY } else { SOON }).await;
             }
         };
         tokio::time::timeout(LAST_FLUSH, all).await.is_ok()
     }
 
-    /// Sends what was answered until the ledger has it. The ids stay the same, so that it counts once.
-    async fn send(&self, flush: Vec<Pending>, stop: &CancellationToken) {
+    /// An event of its own, whose id stays the same, so that it counts once however often it is sent.
+    fn told(&self, pending: Pending) -> Told {
         let number = self.0.flushes.fetch_add(1, Ordering::Relaxed);
-        let mut waiting: Vec<(Pending, UsageEvent)> = (flush.into_iter())
-            .map(|pending| {
-                let event = self.event(&pending, number);
-                (pending, event)
-            })
-            .collect();
-        while !waiting.is_empty() {
-            let batch = TrackUsageBatchRequest {
-                events: waiting.iter().map(|(_, event)| event.clone()).collect(),
-                backfill: true,
-                all_or_nothing: false,
-                content_hash: Vec::new(),
-            };
-            match self.0.usage.clone().track_usage_batch(batch).await {
-                Ok(results) => waiting = self.read(waiting, results.into_inner().results),
-                Err(status) => {
-                    tracing::debug!(error = %status, events = waiting.len(), "what was answered is told again");
-                }
+        Told {
+            event: self.event(&pending, number),
+            pending,
+        }
+    }
+
+    /// Sends what was answered, and answers what the ledger did not take.
+    async fn send(&self, told: &[Told]) -> Vec<Told> {
+        let batch = TrackUsageBatchRequest {
+            events: told.iter().map(|told| told.event.clone()).collect(),
+            backfill: true,
+            all_or_nothing: false,
+            content_hash: Vec::new(),
+        };
+        match self.0.usage.clone().track_usage_batch(batch).await {
+            Ok(results) => {
+                self.0.away_since_us.store(0, Ordering::Relaxed);
+                let again = self.read(told, results.into_inner().results);
+                self.0.told.notify_waiters();
+                again
             }
-            if !waiting.is_empty() {
-                // A process that ends leaves its slices counted rather than its end waiting.
-                tokio::select! {
-                    () = stop.cancelled() => return,
-                    () = tokio::time::sleep(RETRY) => {}
+            Err(status) => {
+                tracing::debug!(error = %status, events = told.len(), "what was answered is told again");
+                if is_away(&status) {
+                    self.note_away(&status);
                 }
+                told.to_vec()
             }
         }
     }
 
+    fn note_away(&self, status: &Status) {
+        let now_us = self.0.db.clock().now().as_microsecond();
+        let since_us = &self.0.away_since_us;
+        let first = since_us.compare_exchange(0, now_us, Ordering::Relaxed, Ordering::Relaxed);
+        if first.is_ok() {
+            tracing::warn!(error = %status, "the ledger cannot be told what was answered");
+        }
+    }
+
+    /// For how long the ledger could not be told what was answered; none where it can.
+    #[must_use]
+    pub fn untold_for(&self, now: Timestamp) -> Option<Duration> {
+        let since_us = self.0.away_since_us.load(Ordering::Relaxed);
+        let away_us = now.as_microsecond().saturating_sub(since_us);
+        (since_us > 0).then(|| Duration::from_micros(u64::try_from(away_us).unwrap_or(0)))
+    }
+
     /// What the ledger did not take, to be sent again.
-    fn read(
-        &self,
-        sent: Vec<(Pending, UsageEvent)>,
-        results: Vec<TrackUsageResult>,
-    ) -> Vec<(Pending, UsageEvent)> {
+    fn read(&self, sent: &[Told], results: Vec<TrackUsageResult>) -> Vec<Told> {
         let mut again = Vec::new();
-        for ((pending, event), result) in sent.into_iter().zip(results) {
-            match result.outcome {
-                Some(Outcome::Recorded(_)) => self.0.purses.end_flush(&pending.slice),
+        let mut results = results.into_iter();
+        for told in sent {
+            let pending = &told.pending;
+            match results.next().and_then(|result| result.outcome) {
+                Some(Outcome::Recorded(_)) => self.0.purses.end_flush(pending),
                 Some(Outcome::Error(error)) if has_reason(&error, ErrorReason::SliceRefused) => {
                     // Past its end, because nobody reached the ledger for so long. It is recorded all the same.
                     metrics::counter!("octroi_quota_buffered_refused_total").increment(1);
                     tracing::error!(slice.id = %pending.slice.id, "a slice was sealed before what it paid for was recorded");
-                    let unpaid = UsageEvent {
-                        charges: Vec::new(),
-                        ..event
-                    };
-                    again.push((pending, unpaid));
+                    self.0.purses.retire(&pending.slice.account, &[pending.slice.id]);
+                    again.push(told.unpaid());
                 }
-                Some(Outcome::Error(error)) if !is_final(&error) => again.push((pending, event)),
-                Some(Outcome::Error(error)) => {
+                Some(Outcome::Error(error)) if is_final(&error) => {
                     metrics::counter!("octroi_quota_buffered_lost_total").increment(1);
                     tracing::error!(account.id = %pending.slice.account, reason = error.reason, "what was answered is not recorded");
-                    self.0.purses.end_flush(&pending.slice);
+                    self.0.purses.end_flush(pending);
                 }
-                None => again.push((pending, event)),
+                Some(Outcome::Error(_)) | None => again.push(told.clone()),
             }
         }
         again
@@ -165,9 +223,15 @@ impl Escrow {
     }
 }
 
-/// A slice is told of once a flush, and belongs to one process.
+/// A slice belongs to one process, in which no number comes twice.
 fn event_id(slice: SliceId, number: u64) -> String {
     format!("{slice}/{number}")
+}
+
+/// Whether it does not answer, rather than refusing.
+fn is_away(status: &Status) -> bool {
+    let kind = ErrorKind::from_grpc_code(status.code().into());
+    matches!(kind, ErrorKind::Unavailable | ErrorKind::Timeout)
 }
 
 fn has_reason(error: &ItemError, reason: ErrorReason) -> bool {

@@ -5,10 +5,13 @@ use std::sync::{Arc, atomic::Ordering};
 
 use jiff::{SignedDuration, Timestamp};
 use octroi_core::{AccountId, Recording, Units};
+use tokio::sync::futures::OwnedNotified;
 
-use super::{Escrow, REFUSAL_FRESH, purse::Purse};
+use super::{Escrow, Need, pocket::Purse};
 use crate::domain::{
-    decision::{Asked, Attempt, Decision, Level, decide},
+    decision::{Asked, Attempt, Level, decide, goes_on_without, unreachable_policy},
+    explained::FromMemory,
+    holding::Revision,
     plan::{Plan, PlannedMetric},
     wallet::Wallet,
     window::WindowKey,
@@ -25,25 +28,61 @@ pub struct QuickCheck<'r> {
     pub request: Option<&'r str>,
 }
 
+/// What memory says of a check.
+#[derive(Debug)]
+pub enum Quick<T> {
+    /// What was decided.
+    Made(T),
+    /// Somebody carves what it needs: once this ends it may be asked again.
+    Carving(OwnedNotified),
+    /// Something is missing there, or the check is the one that carves.
+    Elsewhere,
+}
+
+impl<T> Quick<T> {
+    /// The same with something else made of what was decided.
+    pub fn map<U>(self, make: impl FnOnce(T) -> U) -> Quick<U> {
+        match self {
+            Self::Made(made) => Quick::Made(make(made)),
+            Self::Carving(ended) => Quick::Carving(ended),
+            Self::Elsewhere => Quick::Elsewhere,
+        }
+    }
+}
+
+/// Whether the memory has enough for a check.
+enum Room {
+    Enough,
+    /// A carve was refused a moment ago.
+    Refused,
+    /// Somebody carves.
+    Carving(OwnedNotified),
+}
+
 /// How old what is known of a window may be for a look, in milliseconds, where half of the limit is left.
 const FAR_FRESH_MS: i64 = 30_000;
 /// The same where less is left.
 const NEAR_FRESH_MS: i64 = 500;
 
 impl Escrow {
-    /// Decides a check from memory; none where something is missing there. CONSUME only of buffered metrics, of which
-    /// the ledger is told later.
+    /// Decides a check from memory. CONSUME only of buffered metrics, of which the ledger is told later.
     #[must_use]
     pub fn decide_from_memory(
         &self,
         check: &QuickCheck<'_>,
         id: impl FnOnce() -> String,
-    ) -> Option<Decision> {
+    ) -> Quick<FromMemory> {
+        self.quick(check, id).unwrap_or(Quick::Elsewhere)
+    }
+
+    /// None where something is missing.
+    fn quick(&self, check: &QuickCheck<'_>, id: impl FnOnce() -> String) -> Option<Quick<FromMemory>> {
         let now = self.0.db.clock().now();
         if now.as_microsecond() >= self.0.believed_until_us.load(Ordering::Relaxed) {
             return None;
         }
         let catalog = self.0.catalog.load(Ordering::Relaxed);
+        let away_for = self.untold_for(now);
         if check.request.is_some() && self.is_closing() {
             return None;
         }
@@ -51,34 +90,66 @@ impl Escrow {
             let holds = |plan: &Arc<Plan>| now < plan.valid_until && plan.revision.catalog == catalog;
             let plan = purse.plan.clone().filter(holds)?;
             let asked = asked(&plan, check)?;
+            let takes = check.request.is_some();
+            if let Some(away_for) = away_for
+                && takes
+                && !goes_on_without(unreachable_policy(&asked), away_for, self.lease())
+            {
+                return None;
+            }
             let (levels, attempt) = if check.request.is_none() {
                 (looked(purse, &plan, check, now)?, Attempt::Looked)
-            } else if is_refused(purse, check, now)? {
-                (
-                    levels(purse, &plan, check, |wallet, key| wallet.level_denied(key))?,
-                    Attempt::Refused,
-                )
             } else {
-                // There is enough of everything, so from here on nothing fails.
-                for (name, amount) in &check.items {
-                    let pocket = purse.pockets.get_mut(*name)?;
-                    if pocket.wallet.take_buffered(*amount, now, now) == Some(true) {
-                        let metric = plan.metric(name).map(|planned| planned.metric.clone());
-                        self.0.purses.soil(account, metric?);
+                match room(purse, check, plan.revision, now)? {
+                    Room::Enough => (self.spend(account, purse, &plan, check, now)?, Attempt::Took),
+                    Room::Refused => {
+                        let denied = |wallet: &Wallet, key: &WindowKey| wallet.level_denied(key);
+                        (levels(purse, &plan, check, denied)?, Attempt::Refused)
                     }
+                    Room::Carving(ended) => return Some(Quick::Carving(ended)),
                 }
-                let level = |wallet: &Wallet, key: &WindowKey| {
-                    Some(wallet.level(key, Timestamp::MIN).unwrap_or_default())
-                };
-                (levels(purse, &plan, check, level)?, Attempt::Took)
             };
-            Some(decide(id(), &asked, &levels, attempt, now))
+            let mut decision = decide(id(), &asked, &levels, attempt, now);
+            decision.degraded = takes && away_for.is_some();
+            Some(Quick::Made(FromMemory {
+                decision,
+                account: account.clone(),
+                plan,
+                at: now,
+            }))
         })
     }
 
-    /// Remembers what holds for an account.
-    pub fn plan(&self, account: &AccountId, plan: Plan) {
-        self.0.purses.set_plan(account, plan);
+    /// Takes what there is enough of, so that nothing fails, and answers where the account stands after it.
+    fn spend(
+        &self,
+        account: &AccountId,
+        purse: &mut Purse,
+        plan: &Plan,
+        check: &QuickCheck<'_>,
+        now: Timestamp,
+    ) -> Option<Vec<Level>> {
+        for (name, amount) in &check.items {
+            let pocket = purse.pockets.get_mut(*name)?;
+            let spent = pocket.wallet.take_buffered(*amount, now, now)?;
+            let planned = plan.metric(name)?;
+            if spent.is_first {
+                self.0.purses.soil(account, planned.metric.clone());
+            }
+            if spent.is_low && pocket.claim_ahead(now) {
+                self.carve_ahead(account.clone(), next_need(planned, now), plan.revision);
+            }
+        }
+        let level =
+            |wallet: &Wallet, key: &WindowKey| Some(wallet.level(key, Timestamp::MIN).unwrap_or_default());
+        levels(purse, plan, check, level)
+    }
+
+    /// Remembers what holds for an account, unless that is remembered and holds at `at` still.
+    pub fn plan(&self, account: &AccountId, revision: Revision, at: Timestamp, plan: impl FnOnce() -> Plan) {
+        if !self.0.purses.has_plan(account, revision, at) {
+            self.0.purses.set_plan(account, plan());
+        }
     }
 
     /// Until when it is believed that no limit changed unnoticed since the catalog of this version.
@@ -96,7 +167,22 @@ impl Escrow {
     /// Whether this replica is about to end, so that nothing more is answered before the ledger has it.
     #[must_use]
     pub fn is_closing(&self) -> bool {
-        self.0.closing.load(Ordering::Relaxed)
+        self.0.purses.is_closing()
+    }
+}
+
+/// What the next slice of a metric is carved for.
+fn next_need(planned: &PlannedMetric, now: Timestamp) -> Need {
+    let limits = planned.asked.iter().map(|one| one.effective.as_ref());
+    Need {
+        buffered: true,
+        kept: true,
+        ..Need::of(
+            planned.metric.clone(),
+            Units::ONE,
+            limits.zip(planned.keys.iter().cloned()),
+            now,
+        )
     }
 }
 
@@ -118,22 +204,28 @@ fn asked(plan: &Plan, check: &QuickCheck<'_>) -> Option<Vec<Asked>> {
     Some(asked)
 }
 
-/// Whether the memory has too little and a carve was refused a moment ago; none where nobody knows.
-fn is_refused(purse: &Purse, check: &QuickCheck<'_>, now: Timestamp) -> Option<bool> {
-    let mut refused = false;
+/// Whether the memory has enough; none where it has too little and this check is the one that looks for more.
+fn room(purse: &mut Purse, check: &QuickCheck<'_>, revision: Revision, now: Timestamp) -> Option<Room> {
+    let mut room = Room::Enough;
     for (name, amount) in &check.items {
-        let pocket = purse.pockets.get(*name)?;
-        let left = pocket.wallet.left(now, now);
-        if left < *amount {
-            let (at, least) = pocket.refused?;
-            let missing = amount.saturating_sub(left);
-            if at <= now - REFUSAL_FRESH || missing < least {
-                return None;
+        let pocket = purse.pockets.get_mut(*name)?;
+        pocket.wallet.follow(revision);
+        let left = pocket.wallet.left_kept(now, now);
+        if left >= *amount {
+            continue;
+        }
+        let missing = amount.saturating_sub(left);
+        match pocket.refused {
+            Some(refusal) if refusal.is_of(now, missing) => {
+                if !pocket.believes_refusal(refusal.at, now) {
+                    return None;
+                }
+                room = Room::Refused;
             }
-            refused = true;
+            _ => return pocket.carving(now).map(Room::Carving),
         }
     }
-    Some(refused)
+    Some(room)
 }
 
 fn levels(

@@ -13,16 +13,26 @@
 //!
 //! Everything above the two databases is a hint that may be lost.
 
+mod ahead;
 mod carver;
+mod clean;
 mod flush;
+mod gone;
 mod hot;
+mod levels;
+mod need;
+mod pocket;
 mod purse;
+mod retiring;
 mod settler;
+mod size;
+mod unanswered;
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU64},
     },
     time::Duration,
 };
@@ -34,19 +44,28 @@ use octroi_kit::{
     link::Link,
 };
 use octroi_proto::usage::v1::usage_service_client::UsageServiceClient;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
-use self::{carver::Carver, purse::Purses};
+use self::{
+    carver::Carver,
+    flush::Told,
+    need::Want,
+    purse::{Payment, Purses},
+    settler::Settling,
+    unanswered::{Unanswered, Waiting},
+};
 pub use self::{
     carver::{Ask, Carved, Terms},
-    hot::QuickCheck,
+    hot::{Quick, QuickCheck},
+    need::{Need, Taken},
 };
 use crate::{
+    cache::{Cache, Part},
     config::SlicesConfig,
-    domain::{carve::Granted, decision::Level, holding::Revision, slice::SliceKind, window::WindowKey},
+    domain::{carve::Granted, holding::Revision, slice::SliceKind, window::WindowKey},
     error::Error,
-    store::{self, Which},
+    store::{self, SliceRow, Which},
 };
 
 /// How often a replica looks after its slices and those that nobody looks after.
@@ -56,40 +75,6 @@ const RECALL_AGE: SignedDuration = SignedDuration::from_millis(250);
 /// How long a refusal is believed before the limit is looked at again.
 const REFUSAL_FRESH: SignedDuration = SignedDuration::from_millis(50);
 
-/// What is taken of one metric.
-#[derive(Clone, Debug)]
-pub struct Need {
-    /// The metric.
-    pub metric: MetricSlug,
-    /// How much.
-    pub amount: Units,
-    /// The windows that must give it, with the most that each may grant.
-    pub windows: Vec<(WindowKey, Option<Units>)>,
-    /// No slice is spent after this, where something says so.
-    pub until: Option<Timestamp>,
-    /// Whether it is answered before the ledger has it: then every need of the check is.
-    pub buffered: bool,
-}
-
-/// What became of taking.
-#[derive(Debug)]
-pub enum Taken {
-    /// The slices that pay, a list a need, and where the account stands in each window after it.
-    Yes {
-        /// A list a need.
-        charges: Vec<Vec<Charge>>,
-        /// A level a window, need by need.
-        levels: Vec<Level>,
-    },
-    /// Some window had no room. Where the account stands, nothing being taken.
-    No {
-        /// A level a window, need by need.
-        levels: Vec<Level>,
-    },
-    /// The limits have changed since they were read.
-    Stale,
-}
-
 /// The slices of this replica. Cloning shares them.
 #[derive(Clone)]
 pub struct Escrow(Arc<Inner>);
@@ -97,21 +82,30 @@ pub struct Escrow(Arc<Inner>);
 struct Inner {
     db: Db,
     usage: UsageServiceClient<Link>,
+    cache: Cache,
     carver: Carver,
+    settling: Settling,
     purses: Purses,
+    unanswered: Unanswered,
     config: SlicesConfig,
     /// This process, since it started.
     replica: Uuid,
     /// Tells what was answered to the ledger before its time.
     flush_now: tokio::sync::Notify,
+    /// Whoever tells the ledger has it, with what it was told and did not take.
+    unsent: tokio::sync::Mutex<Vec<Told>>,
+    /// The ledger was told something.
+    told: tokio::sync::Notify,
     /// How many events the ledger was told.
     flushes: AtomicU64,
+    /// Since when the ledger cannot be told what was answered, in microseconds since the Unix epoch; 0 where it can.
+    away_since_us: AtomicI64,
     /// Until when it is believed that no limit changed unnoticed, in microseconds since the Unix epoch.
     believed_until_us: AtomicI64,
     /// The version of the catalog that was in force when limits were looked at last.
     catalog: AtomicU64,
-    /// Whether this replica is about to end.
-    closing: AtomicBool,
+    /// Those who carve.
+    carving: TaskTracker,
 }
 
 impl std::fmt::Debug for Escrow {
@@ -124,19 +118,25 @@ impl std::fmt::Debug for Escrow {
 
 impl Escrow {
     /// No slices yet, over quota's schema and the ledger.
-    pub fn new(db: &Db, usage: UsageServiceClient<Link>, config: SlicesConfig) -> Self {
-        Self(Arc::new(Inner {
+    pub fn new(db: &Db, usage: UsageServiceClient<Link>, cache: Cache, config: SlicesConfig) -> Self {
+        Self(Arc::new_cyclic(|inner| Inner {
+            settling: settler::start(inner.clone()),
             db: db.clone(),
             usage,
+            cache,
             carver: Carver::start(db),
             purses: Purses::default(),
+            unanswered: Unanswered::default(),
             config,
             replica: Uuid::new_v4(),
             flush_now: tokio::sync::Notify::new(),
+            unsent: tokio::sync::Mutex::default(),
+            told: tokio::sync::Notify::new(),
             flushes: AtomicU64::new(0),
+            away_since_us: AtomicI64::new(0),
             believed_until_us: AtomicI64::new(0),
             catalog: AtomicU64::new(0),
-            closing: AtomicBool::new(false),
+            carving: TaskTracker::new(),
         }))
     }
 
@@ -152,10 +152,16 @@ impl Escrow {
         revision: Revision,
         at: Timestamp,
     ) -> Result<Taken, Error> {
-        // Each pass either takes, carves something, or ends; others may spend between two passes.
+        let want = Want {
+            account,
+            needs,
+            revision,
+            at,
+        };
+        // Each pass takes, or finds that there is less than before: others carve what was recalled.
         for _ in 0..self.0.config.tries_max {
             let now = self.0.db.clock().now();
-            let missing = match self.0.purses.take(account, needs, at, now) {
+            let missing = match self.0.purses.take(&want, now) {
                 Ok((charges, levels)) => return Ok(Taken::Yes { charges, levels }),
                 Err(missing) => missing,
             };
@@ -165,65 +171,90 @@ impl Escrow {
             if self
                 .0
                 .purses
-                .refused(account, &need.metric, missing.amount, now - REFUSAL_FRESH)
+                .refused(account, &need.metric, (at, missing.amount), now - REFUSAL_FRESH)
             {
                 return Ok(self.no(account, needs, &[], now));
             }
             let turn = self.0.purses.turn(account, &need.metric);
-            let _turn = turn.lock().await;
+            let _turn = turn.lock.lock().await;
             // Whoever had the turn before may have carved enough for this one as well.
-            if self.0.purses.left(account, &need.metric, at, now) >= need.amount {
-                continue;
+            let missing = match self.0.purses.take(&want, self.0.db.clock().now()) {
+                Ok((charges, levels)) => return Ok(Taken::Yes { charges, levels }),
+                Err(again) if again.index == missing.index => again,
+                Err(_) => continue,
+            };
+            // Or found that there is no more: each of those who wait need not find that out again.
+            let now = self.0.db.clock().now();
+            let amount = missing.amount;
+            if (self.0.purses).refused(account, &need.metric, (at, amount), now - REFUSAL_FRESH) {
+                return Ok(self.no(account, needs, &[], now));
             }
-            match self.carve_for(account, need, revision, missing.amount).await? {
-                Carved::Slice(_) => {}
-                Carved::Stale => return Ok(Taken::Stale),
+            self.wait_for_room(account, need, missing.amount).await;
+            match self.carve_for(&want, need, missing.amount).await? {
+                (_, Some((charges, levels))) => return Ok(Taken::Yes { charges, levels }),
+                (Carved::Slice(_), None) => {}
+                (Carved::Stale(revision), None) => return Ok(Taken::Stale(revision)),
                 // Its id is new and it comes alone.
-                Carved::Exists | Carved::Withheld => return Err(Error::Database(DatabaseError::Aborted)),
-                Carved::Full(granted) => {
+                (Carved::Exists | Carved::Withheld, None) => {
+                    return Err(Error::Database(DatabaseError::Aborted));
+                }
+                (Carved::Full(granted), None) => {
                     if self.recall(account, &need.metric).await? {
                         continue;
                     }
                     self.0
                         .purses
-                        .refuse(account, &need.metric, missing.amount, self.0.db.clock().now());
+                        .refuse(account, need, missing.amount, self.0.db.clock().now());
                     return Ok(self.no(account, needs, &granted, now));
                 }
             }
         }
-        let now = self.0.db.clock().now();
-        Ok(self.no(account, needs, &[], now))
+        // Others took what was carved each time; there is no saying that the limit is full.
+        Err(Error::Overloaded)
     }
 
+    /// Carves a slice for a need, and takes all that is wanted before anybody else does, where there is enough then.
     async fn carve_for(
         &self,
-        account: &AccountId,
+        want: &Want<'_>,
         need: &Need,
-        revision: Revision,
         missing: Units,
-    ) -> Result<Carved, Error> {
+    ) -> Result<(Carved, Option<Payment>), Error> {
+        let (account, revision) = (want.account, want.revision);
+        // The end of the process waits for it, so that it gives back what is carved meanwhile.
+        let _carving = self.0.carving.token();
+        if need.kept && self.is_closing() {
+            // Asked again, it is decided elsewhere, or once the ledger has it.
+            return Err(Error::Database(DatabaseError::Stopping));
+        }
+        let now = self.0.db.clock().now();
+        let most = self.want(account, need, missing, now);
         let ask = Ask {
             account: account.clone(),
             metric: need.metric.clone(),
             kind: SliceKind::Replica,
-            buffered: need.buffered,
+            kept: need.kept,
             need: missing,
-            want: self.want(need).max(missing),
+            want: most,
             windows: need.windows.clone(),
             revision,
             terms: Terms::Natural { until: need.until },
             id: SliceId::new(Uuid::new_v4()),
             owner: self.0.replica,
+            content_hash: None,
         };
+        let waiting = self.0.unanswered.waits_for(&ask, now);
         let mut carved = self.0.carver.carve(vec![ask], false).await?;
         let answer = carved.pop().ok_or(DatabaseError::Aborted)?;
+        waiting.answered();
         let now = self.0.db.clock().now();
         self.0.purses.see(account, &need.metric, &answer.granted, now);
+        let mut spent = None;
         if let Carved::Slice(slice) = &answer.carved {
             metrics::counter!("octroi_quota_slices_total", "outcome" => "carved").increment(1);
-            self.0.purses.add(slice.clone(), now);
+            spent = self.0.purses.add(slice.clone(), want, now);
         }
-        Ok(answer.carved)
+        Ok((answer.carved, spent))
     }
 
     fn no(
@@ -247,12 +278,27 @@ impl Escrow {
             .iter()
             .map(|ask| (ask.account.clone(), ask.metric.clone()))
             .collect();
+        let now = self.0.db.clock().now();
+        // A hold is found again by its request; nothing leads to any other slice but its id.
+        let lost = |ask: &&Ask| ask.kind != SliceKind::Hold;
+        let waiting: Vec<_> = (asks.iter().filter(lost))
+            .map(|ask| self.0.unanswered.waits_for(ask, now))
+            .collect();
         let answers = self.0.carver.carve(asks, true).await?;
+        waiting.into_iter().for_each(Waiting::answered);
+        let changed: BTreeSet<AccountId> = named.iter().map(|(account, _)| account.clone()).collect();
+        self.windows_changed(changed).await;
         let now = self.0.db.clock().now();
         for ((account, metric), answer) in named.iter().zip(&answers) {
             self.0.purses.see(account, metric, &answer.granted, now);
         }
         Ok(answers.into_iter().map(|answer| answer.carved).collect())
+    }
+
+    /// Forgets copies of what windows have granted.
+    pub async fn windows_changed(&self, accounts: BTreeSet<AccountId>) {
+        let accounts: Vec<AccountId> = accounts.into_iter().collect();
+        self.0.cache.forget(&accounts, &[Part::Usage]).await;
     }
 
     /// This process, as slices know it.
@@ -266,22 +312,25 @@ impl Escrow {
         self.0.purses.put_back(account, needs, charges);
     }
 
-    /// Spends nothing more of slices that the ledger refused, or of which it is not known what was charged, and
-    /// settles them.
+    /// Notes that it is known what became of what was taken.
+    pub fn finish(&self, account: &AccountId, charges: &[Vec<Charge>]) {
+        self.0.purses.finish(account, charges);
+    }
+
+    /// Notes that what was taken is in the journal, or, once the ledger has it, not any more.
+    pub fn owe(&self, account: &AccountId, charges: &[Charge], owed: bool) {
+        self.0.purses.owe(account, charges, owed);
+    }
+
+    /// Spends nothing more of slices of which it is not known what was charged, and settles them.
     pub fn retire(&self, account: &AccountId, slices: &[SliceId]) {
         let ready = self.0.purses.retire(account, slices);
         self.settle_later(ready);
     }
 
-    /// How much a slice may have beyond what is needed: a buffered one is lost to its windows where this replica dies.
-    fn want(&self, need: &Need) -> Units {
-        let config = &self.0.config;
-        let most = if need.buffered {
-            config.buffered_units_max
-        } else {
-            config.units_max
-        };
-        Units::new(most).unwrap_or(Units::MAX)
+    /// How long limits with the policy LEASE go on with what was carved.
+    pub fn lease(&self) -> Duration {
+        Duration::from_millis(self.0.config.lease_ms)
     }
 
     /// Settles what this replica and others have of a metric, so that it can be held. Answers whether there was
@@ -290,7 +339,14 @@ impl Escrow {
     /// # Errors
     /// [`Error`] where the ledger or the database cannot be reached.
     pub async fn recall_all(&self, account: &AccountId, metric: &MetricSlug) -> Result<bool, Error> {
-        self.0.purses.retire_metric(account, metric);
+        let now = self.0.db.clock().now();
+        // Who is denied comes often; what was carved since the last time is as new as what others were just given.
+        self.0.purses.with_pocket(account, metric, |pocket| {
+            if pocket.recalled_at < now - RECALL_AGE {
+                pocket.recalled_at = now;
+                pocket.wallet.retire_all();
+            }
+        });
         self.recall(account, metric).await
     }
 
@@ -314,49 +370,27 @@ impl Escrow {
                         own,
                         carved_before: now - RECALL_AGE,
                     };
+                    // What only its owner may settle it is asked for; whoever comes a moment later finds it.
+                    store::recall_slices(connection, &asked, &of, own, now - RECALL_AGE).await?;
                     store::list_slices(connection, which).await
                 })
             })
             .await?;
-        // Own ones that are retired but not settled count at their caps too.
+        // Own ones that are retired but not settled count at their caps too. What was answered of them is told first.
+        self.wait_until_told(account, metric).await;
         let own = self.0.purses.retired(account, metric);
-        let ids: Vec<SliceId> = others.iter().map(|row| row.slice.id).chain(own).collect();
+        let lost = self.0.unanswered.of_metric(account, metric);
+        let ids: Vec<SliceId> = others
+            .iter()
+            .map(|row| row.slice.id)
+            .chain(own)
+            .chain(lost)
+            .collect();
         if ids.is_empty() {
             return Ok(false);
         }
         metrics::counter!("octroi_quota_recalls_total").increment(1);
         Ok(self.settle(&ids).await? > 0)
-    }
-
-    /// Where the account stands in windows; those that were looked at since `since` are not looked up again.
-    ///
-    /// # Errors
-    /// [`Error::Database`].
-    pub async fn levels(
-        &self,
-        account: &AccountId,
-        keys: &[WindowKey],
-        since: Timestamp,
-    ) -> Result<Vec<Level>, Error> {
-        if let Some(levels) = self.0.purses.levels(account, keys, since) {
-            return Ok(levels);
-        }
-        let windows: Vec<_> = keys.iter().map(|key| (account.clone(), key.clone())).collect();
-        let found = self
-            .0
-            .db
-            .transaction(Scope::AllAccounts, move |connection| {
-                Box::pin(async move { store::find_windows(connection, &windows).await })
-            })
-            .await?;
-        let now = self.0.db.clock().now();
-        let granted: Vec<(WindowKey, Granted)> = (keys.iter())
-            .map(|key| {
-                let granted = found.get(&(account.clone(), key.clone())).copied();
-                (key.clone(), granted.unwrap_or_default())
-            })
-            .collect();
-        Ok(self.0.purses.levels_after(account, &granted, now))
     }
 
     /// Settles the slices that replicas have of an account, so that its limits of now hold for all of them.
@@ -374,16 +408,25 @@ impl Escrow {
             })
             .await?;
         self.0.flush_now.notify_one();
-        let ids: Vec<SliceId> = rows.iter().map(|row| row.slice.id).collect();
+        let ids: Vec<SliceId> = (rows.iter().filter(|row| self.may_settle(row)))
+            .map(|row| row.slice.id)
+            .collect();
         if !ids.is_empty() {
             self.settle(&ids).await?;
         }
         Ok(())
     }
 
-    /// Spends nothing more of the slices of an account; the next sweep settles them.
-    pub fn retire_account(&self, account: &AccountId) {
-        self.0.purses.retire_all(account);
+    /// Whether nothing that this replica answered or is about to would be lost with a slice: of others' slices it has
+    /// answered nothing.
+    fn may_settle(&self, row: &SliceRow) -> bool {
+        row.owner != self.0.replica || self.0.purses.may_settle(&row.slice)
+    }
+
+    /// Spends nothing more of slices of an account that were carved from limits before `revision`; the next sweep settles
+    /// them.
+    pub fn follow(&self, account: &AccountId, revision: Revision) {
+        self.0.purses.follow(account, revision);
     }
 
     /// Looks after slices until `stop`: says that this replica lives, settles what is spent, idle, past its time or
@@ -403,7 +446,9 @@ impl Escrow {
 
     /// Gives back every slice of this replica, after what it answered is in the ledger.
     async fn return_slices(&self) {
-        self.0.closing.store(true, Ordering::Relaxed);
+        self.0.purses.close();
+        self.0.carving.close();
+        self.0.carving.wait().await;
         self.0.purses.drain();
         if !self.flush_all().await {
             tracing::warn!("what was answered could not be recorded; its slices stay counted");

@@ -3,83 +3,42 @@
 use std::{
     collections::{HashMap, VecDeque},
     hash::BuildHasher as _,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use jiff::Timestamp;
-use octroi_core::{AccountId, Charge, MetricSlug, SliceId, Units};
+use octroi_core::{AccountId, Charge, MetricSlug, Units};
 
-use super::Need;
+use super::{
+    Need,
+    need::Want,
+    pocket::{Pocket, Purse, Refusal, Turn},
+};
 use crate::domain::{
     carve::Granted,
     decision::Level,
+    holding::Revision,
     plan::Plan,
-    slice::Slice,
-    wallet::{Pending, Wallet},
+    slice::{Slice, common},
+    wallet::Pending,
     window::WindowKey,
 };
 
 /// Parts with a lock of their own, so that accounts seldom wait for each other.
 const SHARDS: usize = 64;
 
-/// What a replica has of one metric of an account.
-#[derive(Debug, Default)]
-pub(super) struct Pocket {
-    pub(super) wallet: Wallet,
-    /// Whoever carves has it, so that those who wait find what was carved.
-    turn: Arc<tokio::sync::Mutex<()>>,
-    /// When so much was refused last.
-    pub(super) refused: Option<(Timestamp, Units)>,
-}
-
-/// What a replica has of an account.
-#[derive(Debug, Default)]
-pub(super) struct Purse {
-    pub(super) pockets: HashMap<MetricSlug, Pocket>,
-    /// What holds for it, where that is remembered.
-    pub(super) plan: Option<Arc<Plan>>,
-}
-
-impl Purse {
-    fn pocket(&mut self, metric: &MetricSlug) -> &mut Pocket {
-        // Copying the name is counting a reference.
-        self.pockets.entry(metric.clone()).or_default()
-    }
-
-    /// The first need that there is too little for.
-    fn missing(&mut self, needs: &[Need], at: Timestamp, now: Timestamp) -> Option<Missing> {
-        for (index, need) in needs.iter().enumerate() {
-            if need.windows.is_empty() {
-                continue;
-            }
-            let left = self.pocket(&need.metric).wallet.left(at, now);
-            if left < need.amount {
-                let amount = need.amount.saturating_sub(left);
-                return Some(Missing { index, amount });
-            }
-        }
-        None
-    }
-
-    fn levels(&self, needs: &[Need]) -> Vec<Level> {
-        let of_need = |need: &Need| -> Vec<Level> {
-            let wallet = self.pockets.get(&need.metric).map(|pocket| &pocket.wallet);
-            let level = |(key, _): &(WindowKey, Option<Units>)| {
-                let level = wallet.and_then(|wallet| wallet.level(key, Timestamp::MIN));
-                level.unwrap_or_default()
-            };
-            need.windows.iter().map(level).collect()
-        };
-        needs.iter().flat_map(of_need).collect()
-    }
-}
-
 type Shard = Mutex<HashMap<AccountId, Purse>>;
 
 /// Every account that this replica has slices of.
 pub(super) struct Purses {
-    shards: Vec<Shard>,
+    pub(super) shards: Vec<Shard>,
     hasher: std::hash::RandomState,
+    /// Whether this replica is about to end. It is looked at under the lock of an account, so that nothing is answered
+    /// of it before the ledger has it once its slices were drained.
+    closing: AtomicBool,
     /// Whose slices have something that waits for the ledger, each once.
     dirty: Mutex<VecDeque<(AccountId, MetricSlug)>>,
 }
@@ -89,10 +48,15 @@ impl Default for Purses {
         Self {
             shards: (0..SHARDS).map(|_| Shard::default()).collect(),
             hasher: std::hash::RandomState::new(),
+            closing: AtomicBool::new(false),
             dirty: Mutex::default(),
         }
     }
 }
+
+/// What was taken: the slices that pay, a list a need, and where the account stands after it, need by need and window by
+/// window. Where every need is buffered it is told to the ledger later, and there is nothing to charge now.
+pub(super) type Payment = (Vec<Vec<Charge>>, Vec<Level>);
 
 /// The first need that there is too little for.
 #[derive(Clone, Copy, Debug)]
@@ -104,6 +68,15 @@ pub(super) struct Missing {
 }
 
 impl Purses {
+    /// Lets nothing more be answered before the ledger has it.
+    pub(super) fn close(&self) {
+        self.closing.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::SeqCst)
+    }
+
     fn shard(&self, account: &AccountId) -> &Shard {
         self.shard_of(account.as_str())
     }
@@ -116,7 +89,7 @@ impl Purses {
             .unwrap_or_else(|| unreachable!("a place below SHARDS"))
     }
 
-    fn with<T>(&self, account: &AccountId, work: impl FnOnce(&mut Purse) -> T) -> T {
+    pub(super) fn with<T>(&self, account: &AccountId, work: impl FnOnce(&mut Purse) -> T) -> T {
         let mut shard = self.shard(account).lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(purse) = shard.get_mut(account) {
             return work(purse);
@@ -124,30 +97,35 @@ impl Purses {
         work(shard.entry(account.clone()).or_default())
     }
 
-    fn read<T>(&self, account: &AccountId, work: impl FnOnce(&mut Purse) -> T) -> Option<T> {
+    pub(super) fn read<T>(&self, account: &AccountId, work: impl FnOnce(&mut Purse) -> T) -> Option<T> {
         let mut shard = self.shard(account).lock().unwrap_or_else(PoisonError::into_inner);
         shard.get_mut(account).map(work)
     }
 
-    /// Takes every need or none. Levels come with what was taken, need by need and window by window. Where every need
-    /// is buffered what was taken is told to the ledger later, and there is nothing to charge now.
-    pub(super) fn take(
-        &self,
-        account: &AccountId,
-        needs: &[Need],
-        at: Timestamp,
-        now: Timestamp,
-    ) -> Result<(Vec<Vec<Charge>>, Vec<Level>), Missing> {
-        self.with(account, |purse| {
-            if let Some(missing) = purse.missing(needs, at, now) {
-                return Err(missing);
-            }
-            let mut charges = Vec::with_capacity(needs.len());
-            for need in needs {
-                charges.push(self.take_one(account, purse, need, at, now));
-            }
-            Ok((charges, purse.levels(needs)))
-        })
+    /// Takes every need or none.
+    pub(super) fn take(&self, want: &Want<'_>, now: Timestamp) -> Result<Payment, Missing> {
+        self.with(want.account, |purse| self.take_from(purse, want, now))
+    }
+
+    fn take_from(&self, purse: &mut Purse, want: &Want<'_>, now: Timestamp) -> Result<Payment, Missing> {
+        let (account, needs, at) = (want.account, want.needs, want.at);
+        if self.is_closing()
+            && let Some(index) = needs.iter().position(|need| need.kept)
+        {
+            let amount = Units::ONE;
+            return Err(Missing { index, amount });
+        }
+        for need in needs {
+            purse.pocket(&need.metric).wallet.follow(want.revision);
+        }
+        if let Some(missing) = purse.missing(needs, at, now) {
+            return Err(missing);
+        }
+        let mut charges = Vec::with_capacity(needs.len());
+        for need in needs {
+            charges.push(self.take_one(account, purse, need, at, now));
+        }
+        Ok((charges, purse.levels(needs)))
     }
 
     /// Takes a need that there is enough for.
@@ -163,11 +141,16 @@ impl Purses {
             // Nothing limits it.
             return Vec::new();
         }
-        let wallet = &mut purse.pocket(&need.metric).wallet;
+        let pocket = purse.pocket(&need.metric);
         if !need.buffered {
-            return wallet.take(need.amount, at, now).unwrap_or_default();
+            return pocket.wallet.take(need.amount, at, now).unwrap_or_default();
         }
-        if wallet.take_buffered(need.amount, at, now) == Some(true) {
+        pocket.carve_ended();
+        if pocket
+            .wallet
+            .take_buffered(need.amount, at, now)
+            .is_some_and(|spent| spent.is_first)
+        {
             self.soil(account, need.metric.clone());
         }
         Vec::new()
@@ -207,6 +190,15 @@ impl Purses {
         });
     }
 
+    /// Whether a plan of this revision is remembered that holds at `at`.
+    pub(super) fn has_plan(&self, account: &AccountId, revision: Revision, at: Timestamp) -> bool {
+        let holds = |purse: &mut Purse| {
+            let plan = purse.plan.as_ref();
+            plan.is_some_and(|plan| plan.revision == revision && at < plan.valid_until)
+        };
+        self.read(account, holds).unwrap_or(false)
+    }
+
     pub(super) fn set_plan(&self, account: &AccountId, plan: Plan) {
         self.with(account, |purse| purse.plan = Some(Arc::new(plan)));
     }
@@ -214,7 +206,6 @@ impl Purses {
     /// What waits for the ledger, of about `max` slices: it is on its way from now on.
     pub(super) fn start_flush(&self, max: usize) -> Vec<Pending> {
         let mut flush = Vec::new();
-        let mut again = Vec::new();
         while flush.len() < max {
             let next = self
                 .dirty
@@ -223,25 +214,19 @@ impl Purses {
                 .pop_front();
             let Some((account, metric)) = next else { break };
             self.read(&account, |purse| {
-                let Some(pocket) = purse.pockets.get_mut(&metric) else {
-                    return;
-                };
-                flush.extend(pocket.wallet.start_flush());
-                if pocket.wallet.has_pending() {
-                    again.push((account.clone(), metric.clone()));
+                if let Some(pocket) = purse.pockets.get_mut(&metric) {
+                    flush.extend(pocket.wallet.start_flush());
                 }
             });
         }
-        let mut dirty = self.dirty.lock().unwrap_or_else(PoisonError::into_inner);
-        dirty.extend(again);
         flush
     }
 
     /// What was on its way is in the ledger.
-    pub(super) fn end_flush(&self, slice: &Slice) {
+    pub(super) fn end_flush(&self, Pending { slice, amount, .. }: &Pending) {
         self.read(&slice.account, |purse| {
             if let Some(pocket) = purse.pockets.get_mut(&slice.metric) {
-                pocket.wallet.end_flush(slice.id);
+                pocket.wallet.end_flush(slice.id, *amount);
             }
         });
     }
@@ -252,28 +237,36 @@ impl Purses {
     }
 
     /// The lock of whoever carves for a metric.
-    pub(super) fn turn(&self, account: &AccountId, metric: &MetricSlug) -> Arc<tokio::sync::Mutex<()>> {
+    pub(super) fn turn(&self, account: &AccountId, metric: &MetricSlug) -> Arc<Turn> {
         self.with(account, |purse| purse.pocket(metric).turn.clone())
     }
 
-    /// What may be taken of a metric.
-    pub(super) fn left(
+    /// Works on what there is of a metric.
+    pub(super) fn with_pocket<T>(
         &self,
         account: &AccountId,
         metric: &MetricSlug,
-        at: Timestamp,
-        now: Timestamp,
-    ) -> Units {
-        self.with(account, |purse| purse.pocket(metric).wallet.left(at, now))
+        work: impl FnOnce(&mut Pocket) -> T,
+    ) -> T {
+        self.with(account, |purse| work(purse.pocket(metric)))
     }
 
-    pub(super) fn add(&self, slice: Slice, now: Timestamp) {
-        let account = slice.account.clone();
-        self.with(&account, |purse| {
+    /// Adds a slice that was carved for `want`, and takes that before anybody else does, where there is enough for all of
+    /// it.
+    pub(super) fn add(&self, slice: Slice, want: &Want<'_>, now: Timestamp) -> Option<Payment> {
+        self.with(want.account, |purse| {
             let pocket = purse.pocket(&slice.metric);
             pocket.refused = None;
-            pocket.wallet.add(slice, now);
-        });
+            pocket.wallet.add(slice, want.revision, now);
+            let spent = self
+                .take_from(purse, want, now)
+                .ok()
+                .filter(|_| !want.needs.is_empty());
+            for pocket in purse.pockets.values_mut() {
+                pocket.carve_ended();
+            }
+            spent
+        })
     }
 
     pub(super) fn see(
@@ -299,60 +292,42 @@ impl Purses {
         });
     }
 
-    /// Whether as little as `amount` was refused since `since`, so that nobody need ask again.
+    /// Whether as little as `amount` for use at `at` was refused since `since`, so that nobody need ask again.
     pub(super) fn refused(
         &self,
         account: &AccountId,
         metric: &MetricSlug,
-        amount: Units,
+        (at, amount): (Timestamp, Units),
         since: Timestamp,
     ) -> bool {
         self.with(account, |purse| {
-            let refused = purse.pocket(metric).refused;
-            refused.is_some_and(|(at, least)| at > since && amount >= least)
+            let refusal = purse.pocket(metric).refused;
+            refusal.is_some_and(|refusal| refusal.at > since && refusal.is_of(at, amount))
         })
     }
 
-    pub(super) fn refuse(&self, account: &AccountId, metric: &MetricSlug, amount: Units, now: Timestamp) {
+    pub(super) fn refuse(&self, account: &AccountId, need: &Need, amount: Units, now: Timestamp) {
+        let covers = common(need.windows.iter().map(|(key, _)| key));
         self.with(account, |purse| {
-            purse.pocket(metric).refused = Some((now, amount))
+            let pocket = purse.pocket(&need.metric);
+            pocket.refused = Some(Refusal {
+                at: now,
+                least: amount,
+                covers,
+            });
+            pocket.carve_ended();
         });
     }
 
-    /// Retires these slices of an account, and answers which of them nobody waits to charge.
-    pub(super) fn retire(&self, account: &AccountId, slices: &[SliceId]) -> Vec<SliceId> {
-        self.with(account, |purse| {
-            let mut ready = Vec::new();
-            for pocket in purse.pockets.values_mut() {
-                pocket.wallet.retire(slices);
-                let named = pocket
-                    .wallet
-                    .slices()
-                    .filter(|held| slices.contains(&held.slice.id));
-                ready.extend(
-                    named
-                        .filter(|held| held.may_be_settled())
-                        .map(|held| held.slice.id),
-                );
-            }
-            ready
-        })
-    }
-
-    /// Retires every slice of an account, and believes nothing of before.
-    pub(super) fn retire_all(&self, account: &AccountId) {
+    /// Notes that it is known what became of what was taken.
+    pub(super) fn finish(&self, account: &AccountId, charges: &[Vec<Charge>]) {
         self.read(account, |purse| {
-            purse.plan = None;
             for pocket in purse.pockets.values_mut() {
-                pocket.wallet.retire_all();
-                pocket.refused = None;
+                for taken in charges {
+                    pocket.wallet.finish(taken);
+                }
             }
         });
-    }
-
-    /// Retires every slice of a metric of an account.
-    pub(super) fn retire_metric(&self, account: &AccountId, metric: &MetricSlug) {
-        self.with(account, |purse| purse.pocket(metric).wallet.retire_all());
     }
 
     /// Believes no refusal of before.
@@ -362,17 +337,6 @@ impl Purses {
                 pocket.refused = None;
             }
         });
-    }
-
-    /// Slices of a metric that are retired and not settled yet.
-    pub(super) fn retired(&self, account: &AccountId, metric: &MetricSlug) -> Vec<SliceId> {
-        self.with(account, |purse| {
-            let slices = purse.pocket(metric).wallet.slices();
-            slices
-                .filter(|held| held.may_be_settled())
-                .map(|held| held.slice.id)
-                .collect()
-        })
     }
 
     /// Forgets a slice that is settled, and sees what its windows have granted since.
@@ -449,52 +413,5 @@ impl Purses {
                 .map(|(key, _)| level(purse, key).unwrap_or_default())
                 .collect()
         })
-    }
-
-    /// Retires what is spent, past its time or idle, forgets accounts that have nothing left, and answers every
-    /// slice that waits to be settled.
-    pub(super) fn sweep(&self, now: Timestamp, idle_since: Timestamp) -> Vec<SliceId> {
-        let mut waiting = Vec::new();
-        for shard in &self.shards {
-            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            for purse in shard.values_mut() {
-                for pocket in purse.pockets.values_mut() {
-                    pocket.wallet.retire_done(now, idle_since);
-                    let retired = pocket.wallet.slices().filter(|held| held.may_be_settled());
-                    waiting.extend(retired.map(|held| held.slice.id));
-                }
-                purse.pockets.retain(|_, pocket| !pocket.is_idle(idle_since));
-            }
-            shard.retain(|_, purse| {
-                let planned = purse.plan.as_ref().is_some_and(|plan| now < plan.valid_until);
-                planned || !purse.pockets.is_empty()
-            });
-        }
-        waiting
-    }
-
-    /// Retires everything, and answers what may be settled.
-    pub(super) fn drain(&self) -> Vec<SliceId> {
-        let mut slices = Vec::new();
-        for shard in &self.shards {
-            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            for pocket in shard.values_mut().flat_map(|purse| purse.pockets.values_mut()) {
-                pocket.wallet.retire_all();
-                let ready = pocket.wallet.slices().filter(|held| held.may_be_settled());
-                slices.extend(ready.map(|held| held.slice.id));
-            }
-        }
-        slices
-    }
-}
-
-impl Pocket {
-    /// Whether nobody would miss it.
-    fn is_idle(&self, idle_since: Timestamp) -> bool {
-        let refused = self.refused.is_some_and(|(at, _)| at >= idle_since);
-        self.wallet.is_empty()
-            && !refused
-            && !self.wallet.seen_since(idle_since)
-            && Arc::strong_count(&self.turn) == 1
     }
 }

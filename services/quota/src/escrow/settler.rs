@@ -1,18 +1,22 @@
 //! Settles slices: what was not spent of them goes back to the limit.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Weak,
+};
 
 use jiff::{SignedDuration, Timestamp};
-use octroi_core::{AccountId, SliceId, Units};
+use octroi_core::{AccountId, ErrorKind, ServiceError as _, SliceId, Units};
 use octroi_kit::{
     convert::to_proto_time,
     db::{DatabaseError, Scope},
+    gather::{Bounds, Gather},
     status::Upstream,
 };
 use octroi_proto::usage::v1::{SealSlicesRequest, SliceToSeal};
 use sqlx::PgConnection;
 
-use super::Escrow;
+use super::{Escrow, Inner};
 use crate::{
     domain::{
         carve::Granted,
@@ -23,8 +27,52 @@ use crate::{
     store::{self, AccountWindow, Change, SliceRow, Which},
 };
 
-/// The most slices that are settled together.
+/// The most slices that one call has settled together.
 const SLICES_AT_ONCE: usize = 500;
+/// The most slices that the ledger seals in one call.
+const SEALED_AT_ONCE: usize = 5_000;
+/// How many lists of abandoned slices one look settles.
+const LISTS_MAX: u32 = 20;
+/// Calls whose slices are settled together, because each step is a commit that somebody waits for.
+const BOUNDS: Bounds = Bounds {
+    batches: 2,
+    jobs: 200,
+    waiting: 50_000,
+};
+
+/// Settles the slices of calls that come together.
+pub(super) type Settling = Gather<Vec<SliceId>, Result<usize, Error>>;
+
+/// Starts what settles the slices of `escrow`, which has it.
+pub(super) fn start(escrow: Weak<Inner>) -> Settling {
+    Gather::start(BOUNDS, move |jobs| settle_together(escrow.clone(), jobs))
+}
+
+async fn settle_together(escrow: Weak<Inner>, jobs: Vec<Vec<SliceId>>) -> Vec<Result<usize, Error>> {
+    let Some(escrow) = escrow.upgrade().map(Escrow) else {
+        return Vec::new();
+    };
+    let all: BTreeSet<SliceId> = jobs.iter().flatten().copied().collect();
+    let all: Vec<SliceId> = all.into_iter().collect();
+    let mut settled = HashSet::new();
+    for some in all.chunks(SEALED_AT_ONCE) {
+        match escrow.settle_apart(some.to_vec()).await {
+            Ok(some) => settled.extend(some),
+            Err(error) => return jobs.iter().map(|_| Err(shared(&error))).collect(),
+        }
+    }
+    let count = |job: Vec<SliceId>| job.iter().filter(|id| settled.contains(id)).count();
+    jobs.into_iter().map(|job| Ok(count(job))).collect()
+}
+
+/// The same for another call whose slices were to be settled with it.
+fn shared(error: &Error) -> Error {
+    match error {
+        Error::Database(error) => error.shared().into(),
+        Error::Upstream(upstream) => Upstream::new(upstream.service, (*upstream.status).clone()).into(),
+        _ => DatabaseError::Aborted.into(),
+    }
+}
 /// Abandoned slices that one replica looks for at a time.
 const ABANDONED_AT_ONCE: i64 = 500;
 
@@ -38,12 +86,37 @@ impl Escrow {
     pub async fn settle(&self, slices: &[SliceId]) -> Result<usize, Error> {
         let mut settled = 0;
         for some in slices.chunks(SLICES_AT_ONCE) {
-            settled += self.settle_some(some.to_vec()).await?;
+            let answer = self.0.settling.ask(some.to_vec()).await;
+            settled += answer.map_err(DatabaseError::from)??;
         }
         Ok(settled)
     }
 
-    async fn settle_some(&self, ids: Vec<SliceId>) -> Result<usize, Error> {
+    /// Settles slices together, and by halves where something is wrong with one of them: that is not the others' fault.
+    /// Answers those that were settled.
+    async fn settle_apart(&self, ids: Vec<SliceId>) -> Result<HashSet<SliceId>, Error> {
+        let mut settled = HashSet::new();
+        let mut parts = vec![ids];
+        while let Some(mut part) = parts.pop() {
+            match self.settle_some(part.clone()).await {
+                Ok(some) => settled.extend(some),
+                Err(error) if error.kind() != ErrorKind::Internal => return Err(error),
+                Err(_) if part.len() > 1 => {
+                    parts.push(part.split_off(part.len() / 2));
+                    parts.push(part);
+                }
+                Err(error) => {
+                    metrics::counter!("octroi_quota_slices_unsettled_total").increment(1);
+                    tracing::error!(error = %error, slice.ids = ?part, "a slice cannot be settled");
+                }
+            }
+        }
+        self.0.told.notify_waiters();
+        Ok(settled)
+    }
+
+    /// Answers those that were settled.
+    async fn settle_some(&self, ids: Vec<SliceId>) -> Result<HashSet<SliceId>, Error> {
         let (own, now) = (self.0.replica, self.0.db.clock().now());
         let closing = self
             .0
@@ -53,7 +126,7 @@ impl Escrow {
             })
             .await?;
         if closing.is_empty() {
-            return Ok(0);
+            return Ok(HashSet::new());
         }
         let charges = self.seal(&closing).await?;
         let slices: Vec<Slice> = closing.into_iter().map(|row| row.slice).collect();
@@ -65,13 +138,15 @@ impl Escrow {
                 Box::pin(async move { apply(connection, &applied, &charges).await })
             })
             .await?;
+        self.windows_changed(slices.iter().map(|slice| slice.account.clone()).collect())
+            .await;
         let now = self.0.db.clock().now();
         for slice in &slices {
             self.0.purses.settled(slice, &granted, now);
         }
         metrics::counter!("octroi_quota_slices_total", "outcome" => "settled")
             .increment(u64::try_from(slices.len()).unwrap_or(u64::MAX));
-        Ok(slices.len())
+        Ok(slices.into_iter().map(|slice| slice.id).collect())
     }
 
     /// Lets the ledger charge nothing more to slices, and answers what it has.
@@ -102,9 +177,8 @@ impl Escrow {
                 let charged = charged.ok_or(DatabaseError::Corrupt {
                     what: "charge of a slice",
                 })?;
-                // Its owner died: what it answered and did not tell stays counted, all that it can have been.
-                let abandoned = row.open && row.slice.buffered && row.owner != self.0.replica;
-                Ok((row.slice.id, if abandoned { row.slice.cap } else { charged }))
+                // What its owner answered and did not tell stays counted, all that it can have been.
+                Ok((row.slice.id, if row.abandoned { row.slice.cap } else { charged }))
             })
             .collect()
     }
@@ -115,11 +189,23 @@ impl Escrow {
         tokio::spawn(async move {
             if let Err(error) = escrow.settle(&slices).await {
                 tracing::debug!(error = %error, "slices are settled by the next sweep");
+                escrow.0.unanswered.remember(&slices, escrow.0.db.clock().now());
             }
         });
     }
 
+    /// Looks after slices once; again where there are more than one look settles.
     pub(super) async fn sweep_once(&self) -> Result<(), Error> {
+        for _ in 0..LISTS_MAX {
+            if self.sweep_some().await? < usize::try_from(ABANDONED_AT_ONCE).unwrap_or(usize::MAX) {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers how many slices were abandoned or past their time, as far as any were settled.
+    async fn sweep_some(&self) -> Result<usize, Error> {
         let now = self.0.db.clock().now();
         let (replica, config) = (self.0.replica, self.0.config);
         let ago = |ms: u64| {
@@ -127,26 +213,44 @@ impl Escrow {
             now.saturating_sub(back).unwrap_or(Timestamp::MIN)
         };
         let seen_since = ago(config.replica_gone_ms);
-        let abandoned = self
+        let (recalled, abandoned) = self
             .0
             .db
             .transaction(Scope::AllAccounts, move |connection| {
                 Box::pin(async move {
                     store::see_replica(connection, replica, now).await?;
+                    let recalled = store::list_recalled(connection, replica).await?;
                     let which = Which::Done {
                         now,
                         seen_since,
                         limit: ABANDONED_AT_ONCE,
                     };
-                    store::list_slices(connection, which).await
+                    let abandoned = store::list_slices(connection, which).await?;
+                    Ok::<_, DatabaseError>((recalled, abandoned))
                 })
             })
             .await?;
-        let mut ids: HashSet<SliceId> = abandoned.into_iter().map(|row| row.slice.id).collect();
-        ids.extend(self.0.purses.sweep(now, ago(config.idle_ms)));
+        for (account, slice) in &recalled {
+            self.0.purses.retire(account, &[*slice]);
+        }
+        if !recalled.is_empty() {
+            self.0.flush_now.notify_one();
+        }
+        let own = self.0.purses.sweep(now, ago(config.idle_ms));
+        let found = abandoned.len();
+        let mut ids: HashSet<SliceId> = (abandoned.iter())
+            .filter(|row| self.may_settle(row))
+            .map(|row| row.slice.id)
+            .collect();
+        ids.extend(own.iter().map(|(_, slice)| *slice));
+        ids.extend(self.0.unanswered.sweep(now));
         let ids: Vec<SliceId> = ids.into_iter().collect();
-        self.settle(&ids).await?;
-        Ok(())
+        let settled = self.settle(&ids).await?;
+        // Those that others had settled before are not among those that were settled now.
+        for (account, slice) in &own {
+            self.0.purses.forget(account, &[*slice]);
+        }
+        Ok(if settled > 0 { found } else { 0 })
     }
 }
 
@@ -156,15 +260,6 @@ async fn apply(
     slices: &[Slice],
     charges: &HashMap<SliceId, Units>,
 ) -> Result<HashMap<(AccountId, WindowKey), Granted>, DatabaseError> {
-    let windows: BTreeSet<AccountWindow> = (slices.iter())
-        .flat_map(|slice| {
-            slice
-                .windows
-                .iter()
-                .map(|key| (slice.account.clone(), key.clone()))
-        })
-        .collect();
-    let mut granted = store::lock_windows(connection, &windows).await?;
     let charged: Vec<(SliceId, Units)> = charges.iter().map(|(slice, charge)| (*slice, *charge)).collect();
     let applied = store::apply_charges(connection, &charged).await?;
     let applied: HashSet<SliceId> = applied.into_iter().collect();
@@ -172,15 +267,7 @@ async fn apply(
     for slice in slices.iter().filter(|slice| applied.contains(&slice.id)) {
         let charge = charges.get(&slice.id).copied().unwrap_or_default();
         for key in &slice.windows {
-            let window = (slice.account.clone(), key.clone());
-            if let Some(granted) = granted.get_mut(&window) {
-                granted.open_cap = granted.open_cap.saturating_sub(slice.cap);
-                granted.charged = granted.charged.checked_add(charge).unwrap_or(Units::MAX);
-                if slice.kind == SliceKind::Hold {
-                    granted.held = granted.held.saturating_sub(slice.cap);
-                }
-            }
-            let change = changes.entry(window).or_default();
+            let change = changes.entry((slice.account.clone(), key.clone())).or_default();
             change.open_cap -= slice.cap.as_i64();
             change.charged += charge.as_i64();
             change.held -= if slice.kind == SliceKind::Hold {
@@ -190,8 +277,8 @@ async fn apply(
             };
         }
     }
-    if !changes.is_empty() {
-        store::change_windows(connection, &changes).await?;
+    if changes.is_empty() {
+        return Ok(HashMap::new());
     }
-    Ok(granted)
+    store::change_windows(connection, &changes).await
 }

@@ -7,6 +7,7 @@ use sqlx::PgConnection;
 
 use super::Service;
 use crate::{
+    cache::Part,
     domain::{
         calendar::{Calendar, Segment},
         holding::{AccountEntitlements, Catalog},
@@ -20,8 +21,9 @@ use crate::{
 const BEGAN_LATELY: SignedDuration = SignedDuration::from_hours(24);
 
 impl Service {
-    /// Sets what an account is entitled to. The same version again changes nothing. It holds for every replica
-    /// before the answer.
+    /// Sets what an account is entitled to. The same version again changes nothing. Nothing is carved from the limits of
+    /// before after it; what was carved is settled before the answer, as far as its owners have told the ledger what
+    /// they answered.
     ///
     /// # Errors
     /// [`Error::VersionStale`] where a newer one was applied.
@@ -41,9 +43,10 @@ impl Service {
         Ok(version)
     }
 
-    /// Lets what was changed of an account act at once, here and in other replicas. Where that does not succeed,
-    /// each replica finds the change by itself within a second.
+    /// Lets what was changed of an account act at once. Other replicas find it when they carve next, and each by itself
+    /// within a second.
     pub(super) async fn changed(&self, account: &AccountId) {
+        self.cache.forget(std::slice::from_ref(account), &Part::ALL).await;
         self.holdings.forget(account);
         if let Err(error) = self.escrow.settle_account(account).await {
             tracing::warn!(error = %error, "slices of the limits of before are settled by their replicas");
@@ -126,17 +129,21 @@ fn with_anchor(calendar: &Calendar, anchor_at: Timestamp, now: Timestamp) -> Opt
     }))
 }
 
-/// Lets the windows of an account follow another zone from the end of those that run.
+/// Lets the windows of an account follow another zone from the end of those that run. `version` is the zone's: what is
+/// told of an older one comes late.
 ///
 /// # Errors
 /// [`Error::Database`].
 pub(crate) async fn change_zone(
     connection: &mut PgConnection,
     account: &AccountId,
-    zone: &TimeZone,
+    (zone, version): (&TimeZone, u64),
     now: Timestamp,
 ) -> Result<(), Error> {
     store::close_gate(connection, account).await?;
+    if !store::update_zone_version(connection, account, version).await? {
+        return Ok(());
+    }
     let pushed = store::find_entitlements(connection, account).await?;
     let anchor = pushed.map(|pushed| Anchor::at(pushed.anchor_at, zone));
     let calendar = match store::lock_calendar(connection, account).await? {
@@ -150,6 +157,8 @@ pub(crate) async fn change_zone(
         None => Calendar::new(zone.clone(), anchor.unwrap_or(Anchor::FIRST_OF_MONTH)),
     };
     store::update_state(connection, account, Some(&calendar), now).await?;
+    // Of an account that was not written down before as well.
+    store::update_zone_version(connection, account, version).await?;
     Ok(())
 }
 

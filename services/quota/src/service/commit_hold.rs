@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use octroi_core::{AccountId, Charge, MetricSlug, SliceId, Units};
-use octroi_kit::db::{DatabaseError, Scope};
+use octroi_kit::db::{DatabaseError, Scope, joined};
 use octroi_proto::usage::v1::Origin;
 use sha2::{Digest as _, Sha256};
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::{
     Service,
-    check_quota::need,
     ledger::{LedgerAnswer, Line, Request},
+    question::need,
 };
 use crate::{
     domain::{
@@ -52,6 +53,14 @@ pub struct Commit {
     pub late: bool,
 }
 
+/// What pays for an amount.
+#[derive(Clone, Debug, Default)]
+struct Paid {
+    charges: Vec<Charge>,
+    /// The part that nothing pays for, although a limit is there.
+    overrun: Units,
+}
+
 impl Service {
     /// Records what was really used of a hold; a metric that is not named was used as held. More than was held finds
     /// its own place in the limit, and so does everything where the hold has ended; what finds none is overrun, and
@@ -72,15 +81,20 @@ impl Service {
             })
             .collect();
         let request = commit_request(account, hold, &amounts);
-        let commit = if request.lines.is_empty() {
-            self.commit_nothing(account, hold, &amounts).await?
-        } else {
-            self.commit_lines(account, hold, &amounts, request).await?
+        // In a task of its own: what a commit carves is settled, also where nobody waits for the answer any more.
+        let (service, account, hold) = (self.clone(), account.clone(), hold.clone());
+        let task = async move {
+            let commit = if request.lines.is_empty() {
+                service.commit_nothing(&account, &hold, &amounts).await?
+            } else {
+                service.commit_lines(&account, &hold, &amounts, request).await?
+            };
+            service.note_commit(&account, &hold, &commit);
+            let slices = hold.items.iter().map(|item| slice_of(hold.id, &item.metric));
+            service.escrow.settle_later(slices.collect());
+            Ok(commit)
         };
-        let slices = self.slices_of_hold(hold.id).await?;
-        self.escrow
-            .settle_later(slices.iter().map(|row| row.slice.id).collect());
-        Ok(commit)
+        joined(tokio::spawn(task.in_current_span()).await)
     }
 
     async fn commit_lines(
@@ -92,7 +106,7 @@ impl Service {
     ) -> Result<Commit, Error> {
         let mut late = false;
         for _ in 0..TRIES_MAX {
-            let charges = self.charges_of(account, hold, amounts, late).await?;
+            let paid = self.pay(account, hold, amounts, late).await?;
             let needs: Vec<Need> = (amounts.iter())
                 .map(|item| Need {
                     metric: item.metric.clone(),
@@ -100,10 +114,11 @@ impl Service {
                     windows: Vec::new(),
                     until: None,
                     buffered: false,
+                    kept: false,
                 })
                 .collect();
-            let charged = request.charged(&needs, &charges);
-            let recording = self.record(&charged).await;
+            let charges: Vec<Vec<Charge>> = paid.iter().map(|one| one.charges.clone()).collect();
+            let recording = self.record(&request.charged(&needs, &charges)).await;
             let extra: Vec<SliceId> = (charges.iter().flatten())
                 .map(|charge| charge.slice)
                 .filter(|slice| {
@@ -115,8 +130,13 @@ impl Service {
                 .collect();
             self.escrow.settle_later(extra);
             match recording {
-                Ok(LedgerAnswer::Recorded) => return Ok(committed(amounts, &charges, false, late)),
-                Ok(LedgerAnswer::Repeated) => return self.committed_before(&request, amounts, late).await,
+                Ok(LedgerAnswer::Recorded) => {
+                    let overruns = paid.iter().map(|one| one.overrun);
+                    return Ok(committed(amounts, overruns, false, late));
+                }
+                Ok(LedgerAnswer::Repeated) => {
+                    return self.committed_before(account, hold, amounts, &request).await;
+                }
                 // Where the hold itself was settled it had ended; a slice of what is more is carved again.
                 Ok(LedgerAnswer::Unpaid(slices)) => {
                     let of_hold = |item: &Item| slices.contains(&slice_of(hold.id, &item.metric));
@@ -133,61 +153,65 @@ impl Service {
 
     /// What pays for each amount: the hold, and for what is more than it, or where it has ended for all, a slice that
     /// is carved now, where the limit has room.
-    async fn charges_of(
+    async fn pay(
         &self,
         account: &AccountId,
         hold: &Hold,
         amounts: &[Item],
         late: bool,
-    ) -> Result<Vec<Vec<Charge>>, Error> {
+    ) -> Result<Vec<Paid>, Error> {
         let held: BTreeMap<SliceId, SliceRow> = (self.slices_of_hold(hold.id).await?.into_iter())
             .map(|row| (row.slice.id, row))
             .collect();
-        let mut charges = Vec::with_capacity(amounts.len());
-        for (item, used) in hold.items.iter().zip(amounts) {
-            let mut of_item = Vec::new();
+        let mut all = Vec::with_capacity(amounts.len());
+        for used in amounts {
+            let mut charges = Vec::new();
             let mut rest = used.amount;
-            if let Some(row) = held.get(&slice_of(hold.id, &item.metric)).filter(|_| !late) {
+            if let Some(row) = held.get(&slice_of(hold.id, &used.metric)).filter(|_| !late) {
                 let part = rest.min(row.slice.cap);
                 rest = rest.saturating_sub(part);
-                of_item.extend((part > Units::ZERO).then(|| row.slice.charge(part)));
+                charges.extend((part > Units::ZERO).then(|| row.slice.charge(part)));
             }
+            let mut paid = Paid::default();
             if rest > Units::ZERO {
-                of_item.extend(self.carve_extra(account, hold, &used.metric, rest).await?);
+                paid = self.pay_extra(account, hold, &used.metric, rest).await?;
             }
-            charges.push(of_item);
+            charges.append(&mut paid.charges);
+            all.push(Paid { charges, ..paid });
         }
-        Ok(charges)
+        Ok(all)
     }
 
-    async fn carve_extra(
+    /// Carves as much of `amount` as every window has room for.
+    async fn pay_extra(
         &self,
         account: &AccountId,
         hold: &Hold,
         metric: &MetricSlug,
         amount: Units,
-    ) -> Result<Option<Charge>, Error> {
+    ) -> Result<Paid, Error> {
+        let mut wanted = amount;
         for _ in 0..TRIES_MAX {
             let Some(limits) = self.limits_of(account).await? else {
-                return Ok(None);
+                return Ok(Paid::default());
             };
             let now = self.db.clock().now();
             let item = Item {
                 metric: metric.clone(),
-                amount,
+                amount: wanted,
             };
             let need = need(&limits, &item, hold.reserved_at, now);
             if need.windows.is_empty() {
-                return Ok(None);
+                return Ok(Paid::default());
             }
             let ask = Ask {
                 account: account.clone(),
                 metric: metric.clone(),
                 kind: SliceKind::Extra,
-                buffered: false,
-                need: amount,
-                want: amount,
-                windows: need.windows,
+                kept: false,
+                need: wanted,
+                want: wanted,
+                windows: need.windows.clone(),
                 revision: limits.revision,
                 terms: Terms::Given {
                     spend_until: now + jiff::SignedDuration::from_secs(EXTRA_S),
@@ -195,15 +219,31 @@ impl Service {
                 },
                 id: SliceId::new(Uuid::new_v4()),
                 owner: self.escrow.replica(),
+                content_hash: None,
             };
             match self.escrow.carve_all(vec![ask]).await?.pop() {
-                Some(Carved::Slice(slice)) => return Ok(Some(slice.charge(amount))),
-                Some(Carved::Stale) => self.holdings.forget(account),
+                Some(Carved::Slice(slice)) => {
+                    return Ok(Paid {
+                        charges: vec![slice.charge(wanted)],
+                        overrun: amount.saturating_sub(wanted),
+                    });
+                }
+                Some(Carved::Stale(revision)) => self.holdings.outdated(account, revision),
                 Some(Carved::Full(_)) if self.escrow.recall_all(account, metric).await? => {}
-                _ => return Ok(None),
+                Some(Carved::Full(granted)) => {
+                    let rooms = (need.windows.iter().zip(granted)).map(|((_, max), (_, one))| one.room(*max));
+                    wanted = rooms.min().unwrap_or_default().min(wanted);
+                    if wanted == Units::ZERO {
+                        break;
+                    }
+                }
+                _ => break,
             }
         }
-        Ok(None)
+        Ok(Paid {
+            charges: Vec::new(),
+            overrun: amount,
+        })
     }
 
     /// A commit of nothing ends the hold. The ledger notes it, so that no other commit comes after.
@@ -215,7 +255,7 @@ impl Service {
     ) -> Result<Commit, Error> {
         let ended = Request {
             origin: Origin::Denial,
-            lines: hold.items.iter().take(1).map(|item| line(hold, item)).collect(),
+            lines: lines(hold, &hold.items).into_iter().take(1).collect(),
             ..commit_request(account, hold, amounts)
         };
         let repeated = match self.record(&ended).await {
@@ -226,34 +266,43 @@ impl Service {
             }
             Err(error) => return Err(error),
         };
-        Ok(committed(amounts, &[], repeated, false))
+        let overruns = std::iter::repeat(Units::ZERO);
+        Ok(committed(amounts, overruns, repeated, false))
     }
 
-    /// The answer to a commit that the ledger has: it knows what was charged.
+    /// The answer to a commit that the ledger has: it knows what was charged, and to what.
     async fn committed_before(
         &self,
-        request: &Request,
+        account: &AccountId,
+        hold: &Hold,
         amounts: &[Item],
-        late: bool,
+        request: &Request,
     ) -> Result<Commit, Error> {
-        let mut items = Vec::with_capacity(amounts.len());
+        let slices = self.slices_of_hold(hold.id).await?;
+        let ids: Vec<SliceId> = slices.iter().map(|row| row.slice.id).collect();
+        self.escrow.settle(&ids).await?;
+        let slices = self.slices_of_hold(hold.id).await?;
+        let limits = self.limits_of(account).await?;
+        let is_limited = |metric: &MetricSlug| {
+            let now = limits
+                .as_ref()
+                .is_some_and(|limits| limits.of_metric(metric).next().is_some());
+            now || slices.iter().any(|row| row.slice.metric == *metric)
+        };
+        let mut overruns = Vec::with_capacity(amounts.len());
+        let mut late = false;
         for item in amounts {
             let line = request.lines.iter().find(|line| line.metric == item.metric);
-            let overrun = match line {
+            let overrun = match line.filter(|_| is_limited(&item.metric)) {
                 Some(line) => self.find_overrun(request, line).await?,
                 None => Units::ZERO,
             };
-            items.push(Committed {
-                metric: item.metric.clone(),
-                amount: item.amount,
-                overrun,
-            });
+            overruns.push(overrun);
+            // Of a hold that was open, whatever was used is charged to it first.
+            let own = slices.iter().find(|row| row.slice.metric == item.metric);
+            late |= line.is_some() && own.is_some_and(|row| row.charge == Some(Units::ZERO));
         }
-        Ok(Commit {
-            items,
-            repeated: true,
-            late,
-        })
+        Ok(committed(amounts, overruns.into_iter(), true, late))
     }
 
     /// Ends a hold of which nothing was used. Answers whether it had ended before.
@@ -268,24 +317,22 @@ impl Service {
         if self.is_committed(account, hold).await? {
             return Err(Error::HoldEnded { state: "committed" });
         }
-        Ok(!before.is_empty() && before.iter().all(|row| row.charge.is_some()))
+        let repeated = !before.is_empty() && before.iter().all(|row| row.charge.is_some());
+        self.note_release(account, hold, repeated);
+        Ok(repeated)
     }
 
+    /// Whether anything was recorded of it.
     async fn is_committed(&self, account: &AccountId, hold: &Hold) -> Result<bool, Error> {
-        // Whatever the amounts were: any commit has one of these events.
-        let request = commit_request(account, hold, &hold.items);
-        for line in &request.lines {
-            let one = Request {
-                lines: vec![line.clone()],
-                ..request.clone()
-            };
-            match self.find_recording(&one).await {
-                Ok(false) => {}
-                Ok(true) | Err(Error::RequestIdReused { .. }) => return Ok(true),
-                Err(error) => return Err(error),
-            }
+        // Whatever the amounts were: any commit has an event of this id.
+        match self
+            .find_recording(&commit_request(account, hold, &hold.items))
+            .await
+        {
+            Ok(found) => Ok(found),
+            Err(Error::RequestIdReused { .. }) => Ok(true),
+            Err(error) => Err(error),
         }
-        Ok(false)
     }
 
     /// Lets an open hold live for so many seconds from now, and answers until when.
@@ -317,9 +364,8 @@ impl Service {
     }
 }
 
-/// What a commit of these amounts records. A metric of which nothing was used has no event.
+/// What a commit of these amounts records.
 fn commit_request(account: &AccountId, hold: &Hold, amounts: &[Item]) -> Request {
-    let used = amounts.iter().filter(|item| item.amount > Units::ZERO);
     Request {
         account: account.clone(),
         source: format!("hold:{}", hold.caller),
@@ -329,31 +375,42 @@ fn commit_request(account: &AccountId, hold: &Hold, amounts: &[Item]) -> Request
         backfill: true,
         origin: Origin::Decision,
         content_hash: content_hash(amounts),
-        lines: used.map(|item| line(hold, item)).collect(),
+        lines: lines(hold, amounts),
     }
 }
 
-fn line(hold: &Hold, item: &Item) -> Line {
-    // The first metric of the hold has its own id, so that commits with different metrics meet.
-    let first = hold
-        .items
-        .first()
-        .is_some_and(|first| first.metric == item.metric);
-    Line {
-        event_id: if first {
-            hold.id.to_string()
-        } else {
-            format!("{}/{}", hold.id, item.metric)
+/// An event for each metric of which anything was used. The first has the hold's own id, whichever metric that is, so
+/// that no two commits of a hold pass each other by.
+fn lines(hold: &Hold, amounts: &[Item]) -> Vec<Line> {
+    let used = sorted(amounts)
+        .into_iter()
+        .filter(|item| item.amount > Units::ZERO);
+    let line = |(number, item): (usize, &Item)| Line {
+        event_id: match number {
+            0 => hold.id.to_string(),
+            _ => format!("{}/{}", hold.id, item.metric),
         },
+        place: amounts
+            .iter()
+            .position(|one| one.metric == item.metric)
+            .unwrap_or_default(),
         metric: item.metric.clone(),
-        amount: item.amount.max(Units::positive(1).unwrap_or_default()),
+        amount: item.amount,
         charges: Vec::new(),
-    }
+    };
+    used.enumerate().map(line).collect()
+}
+
+/// In one order, whatever the order of the request that made the hold.
+fn sorted(amounts: &[Item]) -> Vec<&Item> {
+    let mut sorted: Vec<&Item> = amounts.iter().collect();
+    sorted.sort_by(|a, b| a.metric.cmp(&b.metric));
+    sorted
 }
 
 fn content_hash(amounts: &[Item]) -> [u8; 32] {
     let mut hash = Sha256::new();
-    for item in amounts {
+    for item in sorted(amounts) {
         hash.update(item.metric.as_str().len().to_be_bytes());
         hash.update(item.metric.as_str());
         hash.update(item.amount.get().to_be_bytes());
@@ -361,18 +418,11 @@ fn content_hash(amounts: &[Item]) -> [u8; 32] {
     hash.finalize().into()
 }
 
-fn committed(amounts: &[Item], charges: &[Vec<Charge>], repeated: bool, late: bool) -> Commit {
-    let none = Vec::new();
-    let items = amounts.iter().enumerate().map(|(index, item)| {
-        let paid = charges.get(index).unwrap_or(&none);
-        let paid = paid.iter().fold(Units::ZERO, |sum, charge| {
-            sum.checked_add(charge.amount).unwrap_or(Units::MAX)
-        });
-        Committed {
-            metric: item.metric.clone(),
-            amount: item.amount,
-            overrun: item.amount.saturating_sub(paid),
-        }
+fn committed(amounts: &[Item], overruns: impl Iterator<Item = Units>, repeated: bool, late: bool) -> Commit {
+    let items = amounts.iter().zip(overruns).map(|(item, overrun)| Committed {
+        metric: item.metric.clone(),
+        amount: item.amount,
+        overrun,
     });
     Commit {
         items: items.collect(),

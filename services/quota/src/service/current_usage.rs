@@ -53,8 +53,9 @@ impl Service {
             .map(|limit| (limit, limits.window_key(limit, now)))
             .collect();
         let keys: Vec<_> = wanted.iter().map(|(_, key)| key.clone()).collect();
-        // What is shown is what the windows have now.
-        let levels = self.escrow.levels(account, &keys, Timestamp::MAX).await?;
+        let all = limits.window_keys(now);
+        // Nothing that was looked at before is shown, but a copy that is forgotten with each change.
+        let levels = self.escrow.look(account, &keys, &all, Timestamp::MAX).await?;
         let standing = |((limit, key), level): ((&Arc<EffectiveLimit>, WindowKey), Level)| {
             let asked = Asked {
                 effective: Arc::clone(limit),

@@ -7,7 +7,7 @@ use std::{
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
-use octroi_core::{AccountId, LimitMode, MetricSlug};
+use octroi_core::{AccountId, LimitMode, MetricSlug, Units};
 use octroi_kit::{
     convert::{to_proto_mode, to_proto_period, to_proto_time},
     db::DatabaseError,
@@ -19,7 +19,11 @@ use sqlx::PgConnection;
 
 use super::{Service, unpermitted::OWN_SOURCES};
 use crate::{
-    domain::{holding::AccountLimits, limits::EffectiveLimit, thresholds::crossed},
+    domain::{
+        holding::AccountLimits,
+        limits::{EffectiveLimit, hard_max},
+        thresholds::crossed,
+    },
     error::Error,
     store::{self, AccountWindow, Applied, Change, Crossing},
 };
@@ -55,7 +59,6 @@ impl Used {
         if self.returned {
             return Change {
                 returned: self.amount.into(),
-                followed: -i128::from(self.amount),
                 ..Change::default()
             };
         }
@@ -107,6 +110,7 @@ impl Service {
             now: self.db.clock().now(),
             ..Followed::default()
         };
+        let catalog = self.holdings.catalog().await?;
         for used in uses {
             let Some(Some(limits)) = known.get(&used.account) else {
                 continue;
@@ -114,18 +118,19 @@ impl Service {
             let change = used.change();
             let applied = used.applied();
             let mut windows = Vec::new();
-            for limit in limits.of_metric(&used.metric) {
-                let window = (used.account.clone(), limits.window_key(limit, used.event_at));
+            let kind = catalog.kind_of(&used.metric);
+            for (key, limit) in limits.windows_of(&used.metric, kind, used.event_at) {
+                let window = (used.account.clone(), key);
                 let sum = followed.changes.entry(window.clone()).or_default();
                 sum.followed += change.followed;
                 if applied.is_none() {
                     sum.overrun += change.overrun;
                     sum.returned += change.returned;
                 }
-                followed
-                    .limits
-                    .entry(window.clone())
-                    .or_insert_with(|| limit.clone());
+                if let Some(limit) = limit {
+                    let limits = &mut followed.limits;
+                    limits.entry(window.clone()).or_insert_with(|| limit.clone());
+                }
                 windows.push(window);
             }
             followed
@@ -133,6 +138,30 @@ impl Service {
                 .extend(applied.map(|applied| (applied, windows, change)));
         }
         Ok(followed)
+    }
+
+    /// Forgets copies of windows that changed, and takes back what replicas have set aside of those that are full.
+    ///
+    /// # Errors
+    /// [`Error`] where the ledger or the database cannot be reached.
+    pub async fn windows_followed(
+        &self,
+        changed: BTreeSet<AccountId>,
+        overdrawn: BTreeSet<AccountId>,
+    ) -> Result<(), Error> {
+        self.escrow.windows_changed(changed).await;
+        self.recall_from(overdrawn).await
+    }
+
+    /// Takes back what replicas have set aside of accounts whose limits have no room for it any more.
+    ///
+    /// # Errors
+    /// [`Error`] where the ledger or the database cannot be reached.
+    pub async fn recall_from(&self, accounts: BTreeSet<AccountId>) -> Result<(), Error> {
+        for account in accounts {
+            self.escrow.settle_account(&account).await?;
+        }
+        Ok(())
     }
 
     pub(super) async fn limits_of(&self, account: &AccountId) -> Result<Option<Arc<AccountLimits>>, Error> {
@@ -162,21 +191,62 @@ pub(crate) async fn follow_ledger(connection: &mut PgConnection, followed: &Foll
             sum.returned += change.returned;
         }
     }
-    let before = store::lock_windows(connection, &changes.keys().cloned().collect()).await?;
-    store::change_windows(connection, &changes).await?;
+    let after = store::add_to_windows(connection, &changes).await?;
     for (window, limit) in &followed.limits {
-        let step = changes.get(window).map_or(0, |change| change.followed);
-        let before = before.get(window).map_or(0, |granted| granted.followed);
-        fire(
-            connection,
-            window,
-            limit,
-            (before, before.saturating_add_signed(step)),
-            followed.now,
-        )
-        .await?;
+        let after = after.get(window).copied().unwrap_or_default();
+        let change = changes.get(window).copied().unwrap_or_default();
+        let followed_before = after.followed.saturating_sub(change.followed);
+        let before = followed_before.saturating_sub(after.returned.saturating_sub(change.returned));
+        let after = after.used();
+        fire(connection, window, limit, (before, after), followed.now).await?;
     }
     Ok(())
+}
+
+impl Followed {
+    /// The accounts whose windows change.
+    pub(crate) fn accounts(&self) -> BTreeSet<AccountId> {
+        let accounts = self.changes.keys().map(|(account, _)| account);
+        accounts.cloned().collect()
+    }
+
+    /// The accounts of which more was recorded without permission than their limits had left, given their windows now:
+    /// what replicas have set aside of them is not there.
+    pub(crate) async fn overdrawn(
+        &self,
+        connection: &mut PgConnection,
+    ) -> Result<BTreeSet<AccountId>, DatabaseError> {
+        let mut suspects = Vec::new();
+        for (window, limit) in &self.limits {
+            let overrun = self.changes.get(window).map_or(0, |change| change.overrun);
+            if let Some(max) = hard_max(&limit.limit)
+                && overrun > 0
+            {
+                suspects.push((window.clone(), max));
+            }
+        }
+        overdrawn(connection, &suspects).await
+    }
+}
+
+/// The accounts of windows that have granted more than the most that they may, partly to replicas that did not spend
+/// it yet.
+pub(super) async fn overdrawn(
+    connection: &mut PgConnection,
+    windows: &[(AccountWindow, Units)],
+) -> Result<BTreeSet<AccountId>, DatabaseError> {
+    if windows.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let keys: Vec<AccountWindow> = windows.iter().map(|(window, _)| window.clone()).collect();
+    let granted = store::find_windows(connection, &keys).await?;
+    let is_overdrawn = |(window, max): &&(AccountWindow, Units)| {
+        granted
+            .get(window)
+            .is_some_and(|granted| granted.total() > u128::from(max.get()) && granted.open_cap > granted.held)
+    };
+    let overdrawn = windows.iter().filter(is_overdrawn);
+    Ok(overdrawn.map(|((account, _), _)| account.clone()).collect())
 }
 
 /// Notes every threshold that was crossed and tells of the highest that is new.

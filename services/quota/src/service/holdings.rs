@@ -6,19 +6,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jiff::{SignedDuration, Timestamp};
-use octroi_core::AccountId;
+use futures::FutureExt as _;
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+use octroi_core::{AccountId, PlanSlug, Stage};
 use octroi_kit::{
-    db::{Db, Scope},
+    db::{DatabaseError, Db, Scope},
     directory::Directory,
+    gather::{Bounds, Gather},
+    generations::Generations,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    domain::holding::{AccountLimits, AccountState, Catalog},
+    cache::{Cache, Part},
+    domain::holding::{AccountLimits, AccountState, Catalog, Revision},
     error::Error,
     escrow::Escrow,
     store,
+    turns::Turns,
 };
 
 /// How often changes are looked for.
@@ -30,8 +35,12 @@ const BELIEVED: Duration = Duration::from_secs(1);
 const LOOK_BACK: SignedDuration = SignedDuration::from_secs(15);
 /// How long it is believed that an account is open.
 pub(super) const ACCOUNT_FRESH: Duration = Duration::from_secs(30);
-/// The most accounts that are remembered; beyond it all are forgotten and read again.
-const REMEMBERED_MAX: usize = 1_000_000;
+/// How long an account is remembered that nobody asks for, at the least.
+const REMEMBERED: Duration = Duration::from_secs(60);
+/// The most accounts that are remembered.
+const REMEMBERED_MAX: usize = 2_000_000;
+/// The most plans and stages whose limits accounts share.
+const SAMPLES_MAX: usize = 10_000;
 
 #[derive(Debug)]
 struct Known {
@@ -42,12 +51,20 @@ struct Known {
     until: Option<Timestamp>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Remembered {
     catalog: Option<Arc<Catalog>>,
-    accounts: HashMap<AccountId, Known>,
+    accounts: Generations<AccountId, Known>,
+    /// Some account of each plan and stage, for the others to share its limits with.
+    samples: HashMap<(PlanSlug, u32, Stage), Arc<AccountLimits>>,
     /// When changes were looked for last.
     looked_at: Option<Instant>,
+    /// The catalog that was in force then.
+    looked_version: Option<u64>,
+    /// Accounts that changed lately, with the revision that they have by now.
+    changes: HashMap<AccountId, u64>,
+    /// Accounts of which a slice was asked for with limits of before, with a revision that is newer than those.
+    newer: HashMap<AccountId, u64>,
 }
 
 /// Reads what holds and remembers it. Cloning shares it.
@@ -55,15 +72,33 @@ struct Remembered {
 pub(super) struct Holdings {
     db: Db,
     directory: Directory,
+    cache: Cache,
     remembered: Arc<Mutex<Remembered>>,
+    /// Who reads what holds for an account, so that those who come meanwhile find it.
+    reading: Turns<AccountId>,
+    states: Gather<Asked, Result<Option<AccountState>, DatabaseError>>,
 }
 
+/// An account that exists, with its zone.
+type Asked = (AccountId, TimeZone);
+
+/// States that are read together.
+const BOUNDS: Bounds = Bounds {
+    batches: 2,
+    jobs: 500,
+    waiting: 100_000,
+};
+
 impl Holdings {
-    pub(super) fn new(db: Db, directory: Directory) -> Self {
+    pub(super) fn new(db: Db, directory: Directory, cache: Cache) -> Self {
+        let of = db.clone();
         Self {
             db,
             directory,
-            remembered: Arc::default(),
+            cache,
+            remembered: Arc::new(Mutex::new(Remembered::new())),
+            reading: Turns::default(),
+            states: Gather::start(BOUNDS, move |asked| read_states(of.clone(), asked)),
         }
     }
 
@@ -72,11 +107,27 @@ impl Holdings {
         self.lock().accounts.remove(account);
     }
 
+    /// Forgets what holds for an account where that is older than `revision`; a copy that is older is not believed.
+    pub(super) fn outdated(&self, account: &AccountId, revision: Revision) {
+        let mut remembered = self.lock();
+        let catalog = remembered.catalog.as_ref();
+        if catalog.is_some_and(|catalog| catalog.version < revision.catalog) {
+            remembered.catalog = None;
+        }
+        let known = remembered.accounts.peek(account);
+        // Others may have found that out and read it again meanwhile.
+        if known.is_some_and(|known| known.limits.revision.is_older_than(revision)) {
+            remembered.accounts.remove(account);
+        }
+        let newer = remembered.newer.entry(account.clone()).or_default();
+        *newer = (*newer).max(revision.account);
+    }
+
     /// Forgets everything.
     pub(super) fn forget_all(&self) {
         let mut remembered = self.lock();
         remembered.catalog = None;
-        remembered.accounts.clear();
+        drop(remembered.accounts.drain());
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Remembered> {
@@ -100,8 +151,29 @@ impl Holdings {
             .await?
             .ok_or(Error::NoCatalog)?;
         let catalog = Arc::new(catalog);
-        self.lock().catalog = Some(catalog.clone());
+        let mut remembered = self.lock();
+        // It may have been read before a look that found a newer one.
+        if remembered
+            .looked_version
+            .is_none_or(|looked| catalog.version >= looked)
+        {
+            remembered.catalog = Some(catalog.clone());
+        }
+        drop(remembered);
         Ok(catalog)
+    }
+
+    /// What held for an account when it could be read last, with the catalog of then; none where that is longer ago than
+    /// `max`.
+    pub(super) fn last_known(
+        &self,
+        account: &AccountId,
+        max: Duration,
+    ) -> Option<(Arc<AccountLimits>, Arc<Catalog>)> {
+        let remembered = self.lock();
+        let looked_lately = remembered.looked_at.is_some_and(|at| at.elapsed() < max);
+        let known = remembered.accounts.peek(account).filter(|_| looked_lately)?;
+        Some((known.limits.clone(), remembered.catalog.clone()?))
     }
 
     /// What holds for an account that exists and is open.
@@ -110,38 +182,48 @@ impl Holdings {
         if let Some(limits) = self.lock().recall(account, now) {
             return Ok(limits);
         }
+        let read = self.read(account, now).boxed();
+        self.reading.one_at_a_time(account.clone(), read).await
+    }
+
+    async fn read(&self, account: &AccountId, now: Timestamp) -> Result<Arc<AccountLimits>, Error> {
+        if let Some(limits) = self.lock().recall(account, now) {
+            return Ok(limits);
+        }
         let known = self.directory.get(account).await?;
         if let Some(limits) = self.lock().open_again(account, now) {
             return Ok(limits);
         }
         let catalog = self.catalog().await?;
-        let state = self.read_state(account, known.zone.clone()).await?;
-        let limits = Arc::new(AccountLimits::new(&state, &catalog, now));
+        let state = self.state(account, &known.zone).await?;
+        let limits = self.lock().shared(AccountLimits::new(&state, &catalog, now));
         let until = state.overrides.values().filter_map(|one| one.expires_at);
         let known = Known {
             limits: limits.clone(),
             open_at: Instant::now(),
             until: until.filter(|until| *until > now).min(),
         };
-        let mut remembered = self.lock();
-        if remembered.accounts.len() >= REMEMBERED_MAX {
-            remembered.accounts.clear();
-        }
-        remembered.accounts.insert(account.clone(), known);
+        let forgotten = {
+            let mut remembered = self.lock();
+            remembered.newer.remove(account);
+            remembered.accounts.insert(account.clone(), known)
+        };
+        drop(forgotten);
         Ok(limits)
     }
 
-    async fn read_state(&self, account: &AccountId, zone: jiff::tz::TimeZone) -> Result<AccountState, Error> {
-        let now = self.db.clock().now();
-        let asked = vec![(account.clone(), zone)];
-        let mut states = self
-            .db
-            .transaction(Scope::AllAccounts, move |connection| {
-                Box::pin(async move { store::read_states(connection, &asked, now).await })
-            })
-            .await?;
-        let state = states.remove(account);
-        Ok(state.ok_or(octroi_kit::db::DatabaseError::RowsAffected {
+    /// What quota keeps of an account: a copy, unless something changed since it was made.
+    async fn state(&self, account: &AccountId, zone: &TimeZone) -> Result<AccountState, Error> {
+        let least = self.lock().least_revision(account);
+        let is_new = |state: &AccountState| state.revision >= least;
+        let load = self.read_state(account, zone.clone());
+        self.cache.get(account, Part::Limits, is_new, load).await
+    }
+
+    async fn read_state(&self, account: &AccountId, zone: TimeZone) -> Result<AccountState, Error> {
+        let read = self.states.ask((account.clone(), zone)).await;
+        let state = read.map_err(DatabaseError::from)??;
+        Ok(state.ok_or(DatabaseError::RowsAffected {
             expected: 1,
             actual: 0,
         })?)
@@ -169,54 +251,114 @@ impl Holdings {
                 Box::pin(async move {
                     let changes = store::list_changes(connection, since).await?;
                     let catalog = store::list_revisions(connection, &[]).await?;
-                    Ok::<_, octroi_kit::db::DatabaseError>((changes, catalog))
+                    Ok::<_, DatabaseError>((changes, catalog))
                 })
             })
             .await?;
-        let mut changed: Vec<AccountId> = Vec::new();
+        let mut changed: Vec<(AccountId, Revision)> = Vec::new();
         {
             let mut remembered = self.lock();
-            if remembered
-                .catalog
-                .as_ref()
-                .is_some_and(|catalog| catalog.version != version)
-            {
+            // Whoever read the catalog meanwhile may know of it; what accounts have of the one before does not hold.
+            if remembered.looked_version.replace(version) != Some(version) {
                 remembered.catalog = None;
-                changed.extend(remembered.accounts.drain().map(|(account, _)| account));
+                remembered.samples.clear();
+                let of_catalog = Revision {
+                    account: 0,
+                    catalog: version,
+                };
+                let all = remembered.accounts.drain().into_iter();
+                changed.extend(all.map(|account| (account, of_catalog)));
             }
+            let latest = changes.iter().cloned().collect();
             for (account, revision) in changes {
                 escrow.drop_older_plan(&account, revision);
-                let known = remembered.accounts.get(&account);
+                let known = remembered.accounts.peek(&account);
                 if known.is_some_and(|known| known.limits.revision.account < revision) {
                     remembered.accounts.remove(&account);
-                    changed.push(account);
+                    let of_account = Revision {
+                        account: revision,
+                        catalog: version,
+                    };
+                    changed.push((account, of_account));
                 }
             }
             remembered.looked_at = Some(asked_at);
+            remembered.changes = latest;
         }
-        for account in &changed {
-            escrow.retire_account(account);
+        for (account, revision) in &changed {
+            escrow.follow(account, *revision);
         }
         escrow.believe_until(now + BELIEVED, version);
         Ok(())
     }
 }
 
+/// Reads the states of some accounts, and answers in their order.
+async fn read_states(db: Db, asked: Vec<Asked>) -> Vec<Result<Option<AccountState>, DatabaseError>> {
+    let (now, names) = (db.clock().now(), asked.clone());
+    let read = db
+        .transaction(Scope::AllAccounts, move |connection| {
+            Box::pin(async move { store::read_states(connection, &names, now).await })
+        })
+        .await;
+    match read {
+        Ok(states) => (asked.iter())
+            .map(|(account, _)| Ok(states.get(account).cloned()))
+            .collect(),
+        Err(error) => asked.iter().map(|_| Err(error.shared())).collect(),
+    }
+}
+
 impl Remembered {
+    fn new() -> Self {
+        Self {
+            catalog: None,
+            accounts: Generations::new(REMEMBERED, REMEMBERED_MAX),
+            samples: HashMap::new(),
+            looked_at: None,
+            looked_version: None,
+            changes: HashMap::new(),
+            newer: HashMap::new(),
+        }
+    }
+
+    /// The same limits, in one place with those of other accounts where these have the same.
+    fn shared(&mut self, limits: AccountLimits) -> Arc<AccountLimits> {
+        let plan = &limits.entitlements;
+        let key = (plan.plan.clone(), plan.plan_version, limits.stage);
+        let sample = self.samples.get(&key);
+        let is_new = sample.is_none();
+        let limits = Arc::new(match sample {
+            Some(sample) => limits.sharing_with(sample),
+            None => limits,
+        });
+        if is_new && self.samples.len() < SAMPLES_MAX {
+            self.samples.insert(key, Arc::clone(&limits));
+        }
+        limits
+    }
+
+    /// The least revision that a copy of what holds for an account must have.
+    fn least_revision(&self, account: &AccountId) -> u64 {
+        let least = [&self.changes, &self.newer].map(|known| known.get(account).copied().unwrap_or_default());
+        least.into_iter().max().unwrap_or_default()
+    }
+
     /// Whether nothing can have changed for long without being noticed.
     fn is_believed(&self) -> bool {
         self.looked_at.is_some_and(|at| at.elapsed() < BELIEVED)
     }
 
-    fn recall(&self, account: &AccountId, now: Timestamp) -> Option<Arc<AccountLimits>> {
+    fn recall(&mut self, account: &AccountId, now: Timestamp) -> Option<Arc<AccountLimits>> {
+        let believed = self.is_believed();
         let known = self.accounts.get(account)?;
         let holds = known.until.is_none_or(|until| now < until);
-        (self.is_believed() && holds && known.open_at.elapsed() < ACCOUNT_FRESH).then(|| known.limits.clone())
+        (believed && holds && known.open_at.elapsed() < ACCOUNT_FRESH).then(|| known.limits.clone())
     }
 
     /// The same, of an account that was just found open.
     fn open_again(&mut self, account: &AccountId, now: Timestamp) -> Option<Arc<AccountLimits>> {
-        self.accounts.get_mut(account)?.open_at = Instant::now();
+        self.accounts.get(account)?.open_at = Instant::now();
         self.recall(account, now)
     }
 }

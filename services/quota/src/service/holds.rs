@@ -1,11 +1,10 @@
 //! `ReserveQuota`: amounts that are held until it is known what was used.
 
 use jiff::Timestamp;
-use octroi_core::AccountId;
-use octroi_kit::db::{DatabaseError, Scope};
+use octroi_kit::db::DatabaseError;
 use uuid::Uuid;
 
-use super::{Service, check_quota::Question};
+use super::{Service, question::Question};
 use crate::{
     answers::RequestKey,
     domain::{
@@ -16,7 +15,7 @@ use crate::{
     },
     error::Error,
     escrow::{Ask, Carved, Need, Terms},
-    store::{self, SliceRow},
+    store::SliceRow,
 };
 
 /// How often a hold is tried anew because the limits changed meanwhile.
@@ -51,7 +50,9 @@ impl Service {
         ttl_s: i64,
     ) -> Result<Reservation, Error> {
         let reserve = self.reserve_once(&check, &key, ttl_s);
-        self.turns.one_at_a_time(&check.account, &key, reserve).await
+        let turn = (check.account.clone(), key.clone());
+        let reserved = self.turns.one_at_a_time(turn, reserve).await;
+        reserved.inspect(|reserved| self.note_reservation(&check, &key, reserved))
     }
 
     async fn reserve_once(&self, check: &Check, key: &RequestKey, ttl_s: i64) -> Result<Reservation, Error> {
@@ -59,7 +60,8 @@ impl Service {
         let decision_id = decision_id(check.account.as_str(), &key.caller, key.request.as_str());
         for _ in 0..TRIES_MAX {
             let question = self.question(check, decision_id.clone()).await?;
-            if let Some(before) = self.reserved_before(check, key, number, &question).await? {
+            let rows = self.hold_reader.read(number, Some(&check.account)).await?;
+            if let Some(before) = (self.reserved_before(check, key, number, &question, &rows.slices)).await? {
                 return Ok(before);
             }
             if !question.missing_features.is_empty() {
@@ -67,11 +69,14 @@ impl Service {
             }
             let hold = Hold {
                 id: number,
-                reserved_at: question.now,
+                reserved_at: written_down(question.now),
                 caller: key.caller.clone(),
                 items: check.items.clone(),
             };
-            let expires_at = hold.renewed_until(question.now, ttl_s);
+            let expires_at = hold.renewed_until(hold.reserved_at, ttl_s);
+            if rows.is_full && question.needs.iter().any(|need| !need.windows.is_empty()) {
+                return Err(Error::TooManyHolds { max: OPEN_MAX });
+            }
             match self.carve_hold(check, &question, &hold, expires_at).await? {
                 Held::Yes => {
                     let levels = self
@@ -99,26 +104,20 @@ impl Service {
         expires_at: Timestamp,
     ) -> Result<Held, Error> {
         let account = &check.account;
-        let asks = asks(account, question, hold, expires_at);
+        let asks = asks(check, question, hold, expires_at);
         if asks.is_empty() {
             return Ok(Held::Yes);
-        }
-        let of = account.clone();
-        let open = self
-            .db
-            .transaction(Scope::AllAccounts, move |connection| {
-                Box::pin(async move { store::has_open_holds(connection, &of, OPEN_MAX).await })
-            })
-            .await?;
-        if open {
-            return Err(Error::TooManyHolds { max: OPEN_MAX });
         }
         let carved = self.escrow.carve_all(asks.clone()).await?;
         if carved.iter().all(|one| matches!(one, Carved::Slice(_))) {
             return Ok(Held::Yes);
         }
-        if carved.contains(&Carved::Stale) {
-            self.holdings.forget(account);
+        let stale = carved.iter().find_map(|one| match one {
+            Carved::Stale(revision) => Some(*revision),
+            _ => None,
+        });
+        if let Some(revision) = stale {
+            self.holdings.outdated(account, revision);
             return Ok(Held::Again);
         }
         if carved.contains(&Carved::Exists) {
@@ -159,25 +158,26 @@ impl Service {
         key: &RequestKey,
         number: Uuid,
         question: &Question,
+        rows: &[SliceRow],
     ) -> Result<Option<Reservation>, Error> {
-        let rows = self.slices_of_hold(number).await?;
         let Some(first) = rows.first() else {
             return Ok(None);
         };
-        let limited = question.needs.iter().filter(|need| !need.windows.is_empty());
-        let same = limited.clone().count() == rows.len()
-            && limited.clone().all(|need| {
-                rows.iter()
-                    .any(|row| row.slice.metric == need.metric && row.slice.cap == need.amount)
-            });
-        if !same {
+        // What limits the metrics may have changed since; what was asked for has not.
+        let content = check.content_hash();
+        let same = |row: &SliceRow| {
+            row.content_hash
+                .as_deref()
+                .is_none_or(|before| *before == content)
+        };
+        if !rows.iter().all(same) {
             return Err(Error::RequestIdReused {
                 request_id: key.request.clone(),
             });
         }
         let hold = Hold {
             id: number,
-            reserved_at: first.carved_at,
+            reserved_at: Hold::made_at(first.slice.hard_end_at),
             caller: key.caller.clone(),
             items: check.items.clone(),
         };
@@ -195,21 +195,22 @@ impl Service {
     }
 
     pub(super) async fn slices_of_hold(&self, hold: Uuid) -> Result<Vec<SliceRow>, Error> {
-        Ok(self
-            .db
-            .transaction(Scope::AllAccounts, move |connection| {
-                Box::pin(store::list_hold(connection, hold))
-            })
-            .await?)
+        Ok(self.hold_reader.read(hold, None).await?.slices)
     }
 }
 
-fn asks(account: &AccountId, question: &Question, hold: &Hold, expires_at: Timestamp) -> Vec<Ask> {
+/// The instant as databases and ids keep it, so that a repeat is told the same.
+fn written_down(at: Timestamp) -> Timestamp {
+    Timestamp::from_microsecond(at.as_microsecond()).unwrap_or(at)
+}
+
+fn asks(check: &Check, question: &Question, hold: &Hold, expires_at: Timestamp) -> Vec<Ask> {
+    let content = check.content_hash();
     let limited = question.needs.iter().filter(|need| !need.windows.is_empty());
     let ask = |need: &Need| Ask {
-        account: account.clone(),
+        account: check.account.clone(),
         metric: need.metric.clone(),
-        buffered: false,
+        kept: false,
         kind: SliceKind::Hold,
         need: need.amount,
         want: need.amount,
@@ -221,6 +222,7 @@ fn asks(account: &AccountId, question: &Question, hold: &Hold, expires_at: Times
         },
         id: slice_of(hold.id, &need.metric),
         owner: hold.id,
+        content_hash: Some(content),
     };
     limited.map(ask).collect()
 }

@@ -8,19 +8,19 @@ use octroi_core::{
     event_time::EVENT_TIME_RULE,
 };
 use octroi_kit::{
-    convert::to_proto_time,
-    status::{Upstream, reason_of, refusal},
+    convert::{from_proto_time, to_proto_time},
+    status::{Upstream, reason_of},
 };
 use octroi_proto::{
     errors::v1::ErrorReason,
     usage::v1::{
-        GetUsageEventRequest, ItemError, Origin, SliceCharge, TrackUsageBatchRequest, UsageEvent,
-        track_usage_result::Outcome,
+        GetUsageEventRequest, ItemError, Origin, RecordedEvent, SliceCharge, TrackUsageBatchRequest,
+        UsageEvent, track_usage_result::Outcome,
     },
 };
-use tonic::{Code, Status};
+use tonic::Status;
 
-use super::Service;
+use super::{Service, degraded::is_away, ledger_calls::to_status};
 use crate::{answers::RequestKey, domain::check::Check, error::Error};
 
 /// What the ledger said of the units that were taken.
@@ -40,6 +40,8 @@ pub(super) enum LedgerAnswer {
 #[derive(Clone, Debug)]
 pub(super) struct Line {
     pub(super) event_id: String,
+    /// Its place among the items that the caller named.
+    pub(super) place: usize,
     pub(super) metric: MetricSlug,
     pub(super) amount: Units,
     pub(super) charges: Vec<Charge>,
@@ -65,6 +67,7 @@ impl Request {
     /// What a check records that counts at `at`.
     pub(super) fn decided(check: &Check, key: &RequestKey, at: Timestamp) -> Self {
         let lines = check.events(&key.request).into_iter();
+        let place = |metric: &MetricSlug| check.items.iter().position(|item| item.metric == *metric);
         Self {
             account: check.account.clone(),
             source: format!("decision:{}", key.caller),
@@ -76,6 +79,7 @@ impl Request {
             lines: lines
                 .map(|(event_id, item)| Line {
                     event_id,
+                    place: place(&item.metric).unwrap_or_default(),
                     metric: item.metric.clone(),
                     amount: item.amount,
                     charges: Vec::new(),
@@ -95,7 +99,17 @@ impl Request {
         charged
     }
 
-    fn events(&self) -> Vec<UsageEvent> {
+    /// The events, or some of them, as the ledger is told.
+    pub(super) fn batch(&self, events: Vec<UsageEvent>) -> TrackUsageBatchRequest {
+        TrackUsageBatchRequest {
+            events,
+            backfill: self.backfill,
+            all_or_nothing: true,
+            content_hash: self.content_hash.to_vec(),
+        }
+    }
+
+    pub(super) fn events(&self) -> Vec<UsageEvent> {
         let event = |line: &Line| UsageEvent {
             account_id: self.account.to_string(),
             event_id: line.event_id.clone(),
@@ -149,18 +163,19 @@ impl Service {
         if events.is_empty() {
             return Ok(LedgerAnswer::Recorded);
         }
-        let batch = TrackUsageBatchRequest {
-            events,
-            backfill: request.backfill,
-            all_or_nothing: true,
-            content_hash: request.content_hash.to_vec(),
-        };
-        let results = self.usage.clone().track_usage_batch(batch).await;
-        let results = results.map_err(|status| Upstream::new("usage", status))?;
+        let results = self.ledger_calls.record(request.batch(events)).await;
+        let results = results.map_err(|status| Error::from(Upstream::new("usage", status)));
+        match &results {
+            Err(error) if is_away(error) => self.reach.is_away(),
+            // It may not even have been asked.
+            Err(error) if error.kind() == ErrorKind::OverLimit => {}
+            _ => self.reach.is_back(),
+        }
+        let results = results?;
         let mut repeated = false;
         let mut unpaid: Vec<SliceId> = Vec::new();
-        let mut refused: Option<ItemError> = None;
-        for result in results.into_inner().results {
+        let mut refused: Option<(usize, ItemError)> = None;
+        for (number, result) in results.results.into_iter().enumerate() {
             unpaid.extend(
                 result
                     .refused_slice_ids
@@ -170,17 +185,26 @@ impl Service {
             match result.outcome {
                 Some(Outcome::Recorded(recorded)) => repeated |= recorded.duplicate,
                 // The first that is to blame; the others were refused because of it.
-                Some(Outcome::Error(error)) if refused.as_ref().is_none_or(is_consequence) => {
-                    refused = Some(error);
+                Some(Outcome::Error(error))
+                    if refused
+                        .as_ref()
+                        .is_none_or(|(_, refused)| is_consequence(refused)) =>
+                {
+                    refused = Some((number, error));
                 }
                 Some(Outcome::Error(_)) => {}
                 None => return Err(upstream(Status::internal("a result without outcome"))),
             }
         }
         match refused {
-            Some(error) if has_reason(&error, ErrorReason::SliceRefused) => Ok(LedgerAnswer::Unpaid(unpaid)),
-            Some(error) if has_reason(&error, ErrorReason::RequestDenied) => Ok(LedgerAnswer::Denied),
-            Some(error) => Err(read_refusal(&error, &request.id)),
+            Some((_, error)) if has_reason(&error, ErrorReason::SliceRefused) => {
+                Ok(LedgerAnswer::Unpaid(unpaid))
+            }
+            Some((_, error)) if has_reason(&error, ErrorReason::RequestDenied) => Ok(LedgerAnswer::Denied),
+            Some((number, error)) => {
+                let place = request.lines.get(number).map_or(0, |line| line.place);
+                Err(read_refusal(&error, &request.id, place))
+            }
             None if repeated => Ok(LedgerAnswer::Repeated),
             None => Ok(LedgerAnswer::Recorded),
         }
@@ -217,23 +241,39 @@ impl Service {
     /// # Errors
     /// [`Error`] where the ledger cannot be asked.
     pub(super) async fn find_overrun(&self, request: &Request, line: &Line) -> Result<Units, Error> {
+        let charged = self.get_event(request, line).await?.charged_amount;
+        Ok(line
+            .amount
+            .saturating_sub(Units::new(charged).unwrap_or(Units::MAX)))
+    }
+
+    /// When a request that the ledger has was recorded to have happened.
+    ///
+    /// # Errors
+    /// [`Error`] where the ledger cannot be asked.
+    pub(super) async fn find_time(&self, request: &Request) -> Result<Timestamp, Error> {
+        let Some(first) = request.lines.first() else {
+            return Ok(request.at);
+        };
+        let recorded = self.get_event(request, first).await?;
+        let time = recorded.event.and_then(|event| event.event_time);
+        let mut violations = Violations::default();
+        let at = time.and_then(|time| from_proto_time("event_time", &time, &mut violations));
+        at.ok_or_else(|| upstream(Status::internal("an event without a time")))
+    }
+
+    async fn get_event(&self, request: &Request, line: &Line) -> Result<RecordedEvent, Error> {
         let asked = GetUsageEventRequest {
             account_id: request.account.to_string(),
             source: request.source.clone(),
             event_id: line.event_id.clone(),
             content_hash: Vec::new(),
         };
-        let found = self
-            .usage
-            .clone()
-            .get_usage_event(asked)
-            .await
-            .map_err(upstream)?
-            .into_inner();
-        let charged = found.event.map_or(0, |recorded| recorded.charged_amount);
-        Ok(line
-            .amount
-            .saturating_sub(Units::new(charged).unwrap_or(Units::MAX)))
+        let found = self.usage.clone().get_usage_event(asked).await;
+        let found = found.map_err(upstream)?.into_inner();
+        found
+            .event
+            .ok_or_else(|| upstream(Status::internal("an answer without the event")))
     }
 }
 
@@ -277,29 +317,29 @@ fn is_consequence(error: &ItemError) -> bool {
 }
 
 /// An item's refusal as the caller of quota can act on it.
-fn read_refusal(error: &ItemError, request_id: &RequestId) -> Error {
+fn read_refusal(error: &ItemError, request_id: &RequestId, place: usize) -> Error {
     let Some(reason) = ErrorReason::from_name(&error.reason) else {
-        return upstream(Status::new(Code::from_i32(error.code), error.message.clone()));
+        return upstream(to_status(error));
     };
     match reason {
         ErrorReason::EventIdReused => Error::RequestIdReused {
             request_id: request_id.clone(),
         },
+        ErrorReason::LevelBelowZero => Error::LevelBelowZero { place },
+        ErrorReason::AmountOutOfRange => Error::AmountOutOfRange { place },
         ErrorReason::EventTimeOutOfRange => {
             let mut violations = Violations::default();
             violations.add("event_time", EVENT_TIME_RULE);
             violations.into()
         }
-        _ => upstream(refusal(
-            ErrorKind::from_grpc_code(error.code),
-            reason,
-            &error.message,
-        )),
+        _ => upstream(to_status(error)),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tonic::Code;
+
     use super::*;
 
     fn read(code: Code, reason: &str) -> Error {
@@ -309,7 +349,7 @@ mod tests {
             message: "no".to_owned(),
             field: String::new(),
         };
-        read_refusal(&error, &RequestId::parse("r-1").expect("an id"))
+        read_refusal(&error, &RequestId::parse("r-1").expect("an id"), 1)
     }
 
     #[test]
@@ -324,6 +364,18 @@ mod tests {
             ),
             (Code::FailedPrecondition, "ACCOUNT_CLOSED", "ACCOUNT_CLOSED", true),
             (Code::NotFound, "METRIC_NOT_FOUND", "METRIC_NOT_FOUND", true),
+            (
+                Code::FailedPrecondition,
+                "LEVEL_BELOW_ZERO",
+                "LEVEL_BELOW_ZERO",
+                true,
+            ),
+            (
+                Code::InvalidArgument,
+                "AMOUNT_OUT_OF_RANGE",
+                "AMOUNT_OUT_OF_RANGE",
+                true,
+            ),
             (Code::Unavailable, "OVERLOADED", "OVERLOADED", false),
             (Code::Unavailable, "of tomorrow", "DEPENDENCY_UNAVAILABLE", false),
         ] {

@@ -1,15 +1,22 @@
 //! What quota does, one file a use case.
 
 pub(crate) mod apply;
+mod back_to_normal;
 mod check_in_memory;
 mod check_quota;
 mod commit_hold;
 mod current_usage;
+mod degraded;
+mod explain_decision;
 pub(crate) mod follow_ledger;
+mod hold_rows;
 mod holdings;
 mod holds;
 mod ledger;
+mod ledger_calls;
 mod overrides;
+mod question;
+mod repeats;
 mod unpermitted;
 
 use std::sync::Arc;
@@ -19,11 +26,20 @@ use octroi_kit::{db::Db, directory::Directory, link::Link};
 use octroi_proto::usage::v1::usage_service_client::UsageServiceClient;
 use tokio_util::sync::CancellationToken;
 
-use self::holdings::Holdings;
-pub use self::{commit_hold::Commit, follow_ledger::Used, holds::Reservation};
+pub use self::{
+    commit_hold::Commit,
+    explain_decision::{Explanation, Named},
+    follow_ledger::Used,
+    holds::Reservation,
+};
+use self::{degraded::Reach, hold_rows::HoldReader, holdings::Holdings, ledger_calls::LedgerCalls};
 use crate::{
-    answers::{Answers, InProcess, Turns, seen::Seen},
+    answers::{Answers, InProcess, RequestKey, seen::Seen},
+    cache::Cache,
+    decisions::Decisions,
     escrow::Escrow,
+    journal::Journal,
+    turns::Turns,
 };
 
 /// The use cases of quota. Cloning shares it.
@@ -31,15 +47,38 @@ use crate::{
 pub struct Service {
     db: Db,
     usage: UsageServiceClient<Link>,
+    ledger_calls: LedgerCalls,
     escrow: Escrow,
     holdings: Holdings,
+    hold_reader: HoldReader,
     /// Answers of this process.
     recent: InProcess,
     /// Answers of all replicas.
     answers: Answers,
-    turns: Turns,
+    cache: Cache,
+    journal: Journal,
+    /// Whether the ledger is away.
+    reach: Arc<Reach>,
+    turns: Turns<(AccountId, RequestKey)>,
     /// Requests that were answered before the ledger had them.
     seen: Arc<Seen>,
+    /// Decisions, to explain them.
+    decisions: Decisions,
+}
+
+/// What is kept beside the database.
+#[derive(Debug)]
+pub struct Memories {
+    /// Answers of all replicas.
+    pub answers: Answers,
+    /// Copies of what the database says.
+    pub cache: Cache,
+    /// Decisions that the ledger must hear of yet.
+    pub journal: Journal,
+    /// Decisions, to explain them.
+    pub decisions: Decisions,
+    /// Requests that were answered before the ledger had them.
+    pub seen: Seen,
 }
 
 impl Service {
@@ -49,17 +88,23 @@ impl Service {
         directory: Directory,
         usage: UsageServiceClient<Link>,
         escrow: Escrow,
-        answers: Answers,
+        memories: Memories,
     ) -> Self {
         Self {
             db: db.clone(),
+            ledger_calls: LedgerCalls::start(usage.clone()),
             usage,
             escrow,
-            holdings: Holdings::new(db.clone(), directory),
+            holdings: Holdings::new(db.clone(), directory, memories.cache.clone()),
+            hold_reader: HoldReader::start(db),
             recent: InProcess::default(),
-            answers,
+            answers: memories.answers,
+            cache: memories.cache,
+            journal: memories.journal,
+            reach: Arc::default(),
             turns: Turns::default(),
-            seen: Arc::default(),
+            seen: Arc::new(memories.seen),
+            decisions: memories.decisions,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use octroi_core::{AccountId, MetricSlug, Period};
+use octroi_core::{AccountId, MetricSlug, Period, Violations};
 use octroi_kit::db::Scope;
 use tokio_util::sync::CancellationToken;
 
@@ -29,10 +29,11 @@ impl Service {
         self.holdings.of(account).await
     }
 
-    /// Replaces the amount of one of the plan's limits. It holds for every replica before the answer.
+    /// Replaces the amount of one of the plan's limits. Nothing is carved from the limit of before after it; what was
+    /// carved is settled before the answer, as far as its owners have told the ledger what they answered.
     ///
     /// # Errors
-    /// [`Error::LimitNotFound`] where the plan has no such limit.
+    /// [`Error::LimitNotFound`] where the plan has no such limit; [`Error::Invalid`] where it has expired already.
     pub async fn set_limit_override(
         &self,
         account: &AccountId,
@@ -40,9 +41,15 @@ impl Service {
         period: Period,
         replaced: LimitOverride,
     ) -> Result<EffectiveLimit, Error> {
+        let now = self.db.clock().now();
+        let mut violations = Violations::default();
+        if !replaced.holds(now) {
+            violations.add("override.expire_time", "must lie in the future");
+        }
+        violations.finish()?;
         let limits = self.holdings.of(account).await?;
         find(&limits, metric, period)?;
-        let (of, named, now) = (account.clone(), metric.clone(), self.db.clock().now());
+        let (of, named) = (account.clone(), metric.clone());
         self.db
             .transaction(Scope::AllAccounts, move |connection| {
                 Box::pin(async move {

@@ -1,22 +1,26 @@
 //! `RecordUsage` and `ReturnQuota`: what is used without asking before, and what is given back. Neither is denied, and
 //! the windows know of both before the answer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use octroi_core::{MetricKind, Violations};
+use octroi_core::{AccountId, MetricKind, Units, Violations};
 use octroi_kit::db::{DatabaseError, Scope};
 use octroi_proto::usage::v1::Origin;
 use sqlx::PgConnection;
 
 use super::{
     Service,
-    follow_ledger::Used,
+    follow_ledger::{Used, overdrawn},
     ledger::{LedgerAnswer, Request},
 };
 use crate::{
     answers::RequestKey,
-    domain::check::Check,
+    domain::{
+        check::Check,
+        decision::{Asked, Level},
+        limits::hard_max,
+    },
     error::Error,
     store::{self, AccountWindow, Applied, Change},
 };
@@ -30,18 +34,38 @@ impl Service {
     /// Records what was used. What no limit has room for is overrun. Answers whether the request was done before.
     ///
     /// # Errors
-    /// [`Error`] where it is not recorded.
+    /// [`Error::AmountOutOfRange`] where a window would have more than can be counted; [`Error`] where it is not
+    /// recorded.
     pub async fn record_usage(&self, used: Check, key: RequestKey) -> Result<bool, Error> {
-        self.question(&used, String::new()).await?;
-        self.record_and_tell(&used, &key, RECORDED, Origin::Direct).await
+        let question = self.question(&used, String::new()).await?;
+        let request = request(&used, &key, RECORDED, Origin::Direct, question.at);
+        let levels = self
+            .escrow
+            .levels(&used.account, &question.keys(), Timestamp::MAX)
+            .await?;
+        let beyond = |(asked, level): (&Asked, &Level)| level.used.checked_add(asked.amount).is_none();
+        if let Some(index) = question.asked.iter().zip(&levels).position(beyond)
+            && !self.find_recording(&request).await?
+        {
+            let metric = question
+                .asked
+                .get(index)
+                .map(|asked| &asked.effective.limit.metric);
+            let place = used.items.iter().position(|item| Some(&item.metric) == metric);
+            return Err(Error::AmountOutOfRange {
+                place: place.unwrap_or_default(),
+            });
+        }
+        self.record_and_tell(request).await
     }
 
     /// Gives back units of LEVEL metrics, all of them or none. Answers whether the request was done before.
     ///
     /// # Errors
-    /// [`Error::LevelBelowZero`] where more would be given back than is held.
+    /// [`Error::LevelBelowZero`] where more would be given back than is held; the same request is then refused for
+    /// good.
     pub async fn return_quota(&self, returned: Check, key: RequestKey) -> Result<bool, Error> {
-        self.question(&returned, String::new()).await?;
+        let question = self.question(&returned, String::new()).await?;
         let catalog = self.holdings.catalog().await?;
         let mut violations = Violations::default();
         for (index, item) in returned.items.iter().enumerate() {
@@ -52,27 +76,31 @@ impl Service {
             }
         }
         violations.finish()?;
-        self.record_and_tell(&returned, &key, RETURNED, Origin::Return)
-            .await
+        let request = request(&returned, &key, RETURNED, Origin::Return, question.at);
+        match self.record_and_tell(request.clone()).await {
+            // Written down: an attempt that is still on its way must not be recorded after this answer.
+            Err(Error::LevelBelowZero { place }) if !self.record_denial(&request).await? => {
+                Err(Error::LevelBelowZero { place })
+            }
+            // An earlier attempt was recorded meanwhile.
+            Err(Error::LevelBelowZero { .. }) => self.record_and_tell(request).await,
+            other => other,
+        }
     }
 
-    async fn record_and_tell(
-        &self,
-        check: &Check,
-        key: &RequestKey,
-        prefix: &str,
-        origin: Origin,
-    ) -> Result<bool, Error> {
-        let at = check.event_at.unwrap_or(self.db.clock().now());
-        let request = Request {
-            source: format!("{prefix}{}", key.caller),
-            origin,
-            ..Request::decided(check, key, at)
+    async fn record_and_tell(&self, mut request: Request) -> Result<bool, Error> {
+        let repeated = match self.record(&request).await? {
+            LedgerAnswer::Repeated => true,
+            // Only a return is ever refused for good, and where it was stays so.
+            LedgerAnswer::Denied => return Err(Error::LevelBelowZero { place: 0 }),
+            LedgerAnswer::Recorded | LedgerAnswer::Unpaid(_) => false,
         };
-        let recording = self.record(&request).await?;
-        // A repeat may come because this is where the first attempt ended.
+        if repeated {
+            // It counts where the first attempt does, which may have ended here.
+            request.at = self.find_time(&request).await?;
+        }
         self.tell_windows(&request).await?;
-        Ok(recording == LedgerAnswer::Repeated)
+        Ok(repeated)
     }
 
     /// Tells the windows what the ledger has taken, before the bus does. Each event is told once, whoever is first.
@@ -80,7 +108,8 @@ impl Service {
         let Some(limits) = self.limits_of(&request.account).await? else {
             return Ok(());
         };
-        let mut told: Vec<(Applied, Vec<AccountWindow>, Change)> = Vec::with_capacity(request.lines.len());
+        let catalog = self.holdings.catalog().await?;
+        let mut told: Vec<Told> = Vec::with_capacity(request.lines.len());
         for line in &request.lines {
             let used = Used {
                 account: request.account.clone(),
@@ -92,47 +121,81 @@ impl Service {
                 source: request.source.clone(),
                 event_id: line.event_id.clone(),
             };
-            let windows = limits.of_metric(&line.metric).map(|limit| {
-                let key = limits.window_key(limit, request.at);
-                (request.account.clone(), key)
+            let kind = catalog.kind_of(&line.metric);
+            let windows = limits.windows_of(&line.metric, kind, request.at).into_iter();
+            let windows = windows.map(|(key, limit)| {
+                let max = limit.and_then(|limit| hard_max(&limit.limit));
+                ((request.account.clone(), key), max)
             });
             let change = Change {
                 // Thresholds follow the ledger alone.
                 followed: 0,
                 ..used.change()
             };
-            told.extend(used.applied().map(|applied| (applied, windows.collect(), change)));
+            told.extend(used.applied().map(|applied| Told {
+                applied,
+                windows: windows.collect(),
+                change,
+            }));
         }
         let now = self.db.clock().now();
-        self.db
+        let overdrawn = self
+            .db
             .transaction(Scope::AllAccounts, move |connection| {
                 Box::pin(async move { tell(connection, &told, now).await })
             })
             .await?;
+        (self.escrow)
+            .windows_changed(BTreeSet::from([request.account.clone()]))
+            .await;
+        if let Err(error) = self.recall_from(overdrawn).await {
+            tracing::warn!(error = %error, "what replicas have set aside of a limit that is full is not recalled");
+        }
         self.escrow.look_again(&request.account);
         Ok(())
     }
 }
 
-/// Adds what events change to their windows, where these were not told before.
+/// What a check records under sources that begin with `prefix`.
+fn request(check: &Check, key: &RequestKey, prefix: &str, origin: Origin, at: Timestamp) -> Request {
+    Request {
+        source: format!("{prefix}{}", key.caller),
+        origin,
+        ..Request::decided(check, key, at)
+    }
+}
+
+/// An event with what it changes of its windows, each with the most that it may grant.
+struct Told {
+    applied: Applied,
+    windows: Vec<(AccountWindow, Option<Units>)>,
+    change: Change,
+}
+
+/// Adds what events change to their windows, where these were not told before, and answers which accounts have more
+/// used now than their limits had left.
 async fn tell(
     connection: &mut PgConnection,
-    told: &[(Applied, Vec<AccountWindow>, Change)],
+    told: &[Told],
     now: Timestamp,
-) -> Result<(), DatabaseError> {
-    let events: Vec<Applied> = told.iter().map(|(applied, ..)| applied.clone()).collect();
+) -> Result<BTreeSet<AccountId>, DatabaseError> {
+    let events: Vec<Applied> = told.iter().map(|one| one.applied.clone()).collect();
     let new = store::insert_applied(connection, &events, now).await?;
     let mut changes: BTreeMap<AccountWindow, Change> = BTreeMap::new();
-    for (_, windows, change) in told.iter().filter(|(applied, ..)| new.contains(applied)) {
-        for window in windows {
+    for one in told.iter().filter(|one| new.contains(&one.applied)) {
+        for (window, _) in &one.windows {
             let sum = changes.entry(window.clone()).or_default();
-            sum.overrun += change.overrun;
-            sum.returned += change.returned;
+            sum.overrun += one.change.overrun;
+            sum.returned += one.change.returned;
         }
     }
-    if changes.is_empty() {
-        return Ok(());
+    if !changes.is_empty() {
+        store::add_to_windows(connection, &changes).await?;
     }
-    store::lock_windows(connection, &changes.keys().cloned().collect()).await?;
-    store::change_windows(connection, &changes).await
+    let used = told.iter().filter(|one| one.change.overrun > 0);
+    let windows = used.flat_map(|one| &one.windows);
+    let limited: Vec<(AccountWindow, Units)> = windows
+        .filter_map(|(window, max)| Some((window.clone(), (*max)?)))
+        .collect();
+    overdrawn(connection, &limited).await
 }

@@ -80,18 +80,14 @@ pub async fn read_states(
     now: Timestamp,
 ) -> Result<HashMap<AccountId, AccountState>, DatabaseError> {
     let names: Vec<&str> = accounts.iter().map(|(account, _)| account.as_str()).collect();
-    let rows: Vec<StoredState> = sqlx::query_as(
-        "SELECT account_id, a.revision, a.calendar, e.version, e.entitlements, e.anchor_at, e.stage,
-                (SELECT jsonb_agg(jsonb_build_object(
-                     'metric', metric, 'period', period, 'amount', amount, 'note', note,
-                     'expires_us', (extract(epoch FROM expires_at) * 1000000)::bigint))
-                 FROM limit_override o WHERE o.account_id = k.account_id) AS overrides
-         FROM unnest($1::text[]) AS k (account_id)
-         LEFT JOIN account_state a USING (account_id) LEFT JOIN entitlement e USING (account_id)",
-    )
-    .bind(&names)
-    .fetch_all(&mut *connection)
-    .await?;
+    let mut rows = find_states(connection, &names).await?;
+    if rows.iter().any(|row| row.calendar.is_none()) {
+        // Who changes what holds for an account has its gate: what was changed meanwhile is read again, and nothing is
+        // before the first state of these accounts is written down.
+        let new = accounts.iter().map(|(account, _)| account);
+        super::share_gates(connection, new).await?;
+        rows = find_states(connection, &names).await?;
+    }
     let zones: HashMap<&str, &TimeZone> = (accounts.iter()).map(|(id, zone)| (id.as_str(), zone)).collect();
     let mut states = HashMap::with_capacity(rows.len());
     let mut new: Vec<(AccountId, Calendar)> = Vec::new();
@@ -110,6 +106,25 @@ pub async fn read_states(
         insert_states(connection, &new, now).await?;
     }
     Ok(states)
+}
+
+async fn find_states(
+    connection: &mut PgConnection,
+    accounts: &[&str],
+) -> Result<Vec<StoredState>, DatabaseError> {
+    let rows = sqlx::query_as(
+        "SELECT account_id, a.revision, a.calendar, e.version, e.entitlements, e.anchor_at, e.stage,
+                (SELECT jsonb_agg(jsonb_build_object(
+                     'metric', metric, 'period', period, 'amount', amount, 'note', note,
+                     'expires_us', (extract(epoch FROM expires_at) * 1000000)::bigint))
+                 FROM limit_override o WHERE o.account_id = k.account_id) AS overrides
+         FROM unnest($1::text[]) AS k (account_id)
+         LEFT JOIN account_state a USING (account_id) LEFT JOIN entitlement e USING (account_id)",
+    )
+    .bind(accounts)
+    .fetch_all(connection)
+    .await?;
+    Ok(rows)
 }
 
 /// The state, and whether it is not written down yet.
@@ -191,7 +206,8 @@ async fn insert_states(
 }
 
 /// Notes that something of the account changed: whoever remembers an older revision looks again. `calendar` is set
-/// where it changed too. An account that is not written down yet stays so, unless it gets a calendar.
+/// where it changed too. An account that is not written down yet stays so, unless it gets a calendar: its first state is
+/// made of what is written down then ([`read_states`]).
 pub async fn update_state(
     connection: &mut PgConnection,
     account: &AccountId,
@@ -211,6 +227,24 @@ pub async fn update_state(
         insert_states(connection, &[(account.clone(), calendar.clone())], now).await?;
     }
     Ok(())
+}
+
+/// Notes the version of the zone that an account's calendar follows, and answers whether it is a newer one. Of an account
+/// that is not written down yet any is; so is 0, which says nothing.
+pub async fn update_zone_version(
+    connection: &mut PgConnection,
+    account: &AccountId,
+    version: u64,
+) -> Result<bool, DatabaseError> {
+    let newer: Option<bool> = sqlx::query_scalar(
+        "UPDATE account_state SET zone_version = greatest(zone_version, $2) WHERE account_id = $1
+         RETURNING $2 = 0 OR (SELECT zone_version < $2 FROM account_state AS before WHERE before.account_id = $1)",
+    )
+    .bind(account.as_str())
+    .bind(i64::try_from(version).map_err(corrupt("version of a zone"))?)
+    .fetch_optional(connection)
+    .await?;
+    Ok(newer.unwrap_or(true))
 }
 
 /// The calendar of an account, where it is written down. Nobody else changes it before the transaction ends.

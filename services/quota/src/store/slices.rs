@@ -15,40 +15,52 @@ use crate::domain::{
     window::WindowKey,
 };
 
-/// Writes down slices that were carved, each with its owner, and answers which are new: one whose id is there already
+/// A slice that was carved.
+#[derive(Clone, Debug)]
+pub struct NewSlice {
+    /// The slice.
+    pub slice: Slice,
+    /// The process or the hold that has it.
+    pub owner: Uuid,
+    /// What the request of a hold asked for.
+    pub content_hash: Option<[u8; 32]>,
+}
+
+/// Writes down slices that were carved, and answers which are new: one whose id is there already
 /// stays as it is.
 pub async fn insert_slices(
     connection: &mut PgConnection,
-    slices: &[(Slice, Uuid)],
+    slices: &[NewSlice],
     now: Timestamp,
 ) -> Result<HashSet<SliceId>, DatabaseError> {
     let of = |part: fn(&Slice) -> OffsetDateTime| -> Vec<OffsetDateTime> {
-        slices.iter().map(|(slice, _)| part(slice)).collect()
+        slices.iter().map(|new| part(&new.slice)).collect()
     };
     // Arrays of arrays must be rectangular, so the windows come as texts: `{hour,day}`.
     let lists = |part: fn(&WindowKey) -> String| -> Vec<String> {
         let list = |windows: &[WindowKey]| windows.iter().map(part).collect::<Vec<_>>().join(",");
         slices
             .iter()
-            .map(|(slice, _)| format!("{{{}}}", list(&slice.windows)))
+            .map(|new| format!("{{{}}}", list(&new.slice.windows)))
             .collect()
     };
     let inserted: Vec<Uuid> = sqlx::query_scalar(
         "INSERT INTO slice (id, account_id, metric, kind, owner, cap, state, periods, starts, ends,
-                            carved_at, spend_until, hard_end_at, buffered)
+                            carved_at, spend_until, hard_end_at, buffered, content_hash)
          SELECT id, account_id, metric, kind, owner, cap, 'open', periods::text[], starts::timestamptz[],
-                ends::timestamptz[], $12, spend_until, hard_end_at, buffered
+                ends::timestamptz[], $12, spend_until, hard_end_at, buffered, content_hash
          FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::bigint[], $7::text[], $8::text[],
-                     $9::text[], $10::timestamptz[], $11::timestamptz[], $13::boolean[])
-              AS s (id, account_id, metric, kind, owner, cap, periods, starts, ends, spend_until, hard_end_at, buffered)
+                     $9::text[], $10::timestamptz[], $11::timestamptz[], $13::boolean[], $14::bytea[])
+              AS s (id, account_id, metric, kind, owner, cap, periods, starts, ends, spend_until, hard_end_at, buffered,
+                    content_hash)
          ON CONFLICT DO NOTHING RETURNING id",
     )
-    .bind(slices.iter().map(|(slice, _)| slice.id.uuid()).collect::<Vec<_>>())
-    .bind(slices.iter().map(|(slice, _)| slice.account.as_str()).collect::<Vec<_>>())
-    .bind(slices.iter().map(|(slice, _)| slice.metric.as_str()).collect::<Vec<_>>())
-    .bind(slices.iter().map(|(slice, _)| slice.kind.as_str()).collect::<Vec<_>>())
-    .bind(slices.iter().map(|(_, owner)| *owner).collect::<Vec<_>>())
-    .bind(slices.iter().map(|(slice, _)| slice.cap.as_i64()).collect::<Vec<_>>())
+    .bind(slices.iter().map(|new| new.slice.id.uuid()).collect::<Vec<_>>())
+    .bind(slices.iter().map(|new| new.slice.account.as_str()).collect::<Vec<_>>())
+    .bind(slices.iter().map(|new| new.slice.metric.as_str()).collect::<Vec<_>>())
+    .bind(slices.iter().map(|new| new.slice.kind.as_str()).collect::<Vec<_>>())
+    .bind(slices.iter().map(|new| new.owner).collect::<Vec<_>>())
+    .bind(slices.iter().map(|new| new.slice.cap.as_i64()).collect::<Vec<_>>())
     .bind(lists(|key| key.period.as_str().to_owned()))
     .bind(lists(|key| format!("\"{}\"", key.start)))
     .bind(lists(|key| {
@@ -57,7 +69,8 @@ pub async fn insert_slices(
     .bind(of(|slice| to_sql(slice.spend_until)))
     .bind(of(|slice| to_sql(slice.hard_end_at)))
     .bind(to_sql(now))
-    .bind(slices.iter().map(|(slice, _)| slice.buffered).collect::<Vec<_>>())
+    .bind(slices.iter().map(|new| new.slice.kept).collect::<Vec<_>>())
+    .bind(slices.iter().map(|new| new.content_hash.map(Vec::from)).collect::<Vec<_>>())
     .fetch_all(connection)
     .await?;
     Ok(inserted.into_iter().map(SliceId::new).collect())
@@ -70,8 +83,10 @@ pub struct SliceRow {
     pub slice: Slice,
     /// Who has it: a process, or a hold.
     pub owner: Uuid,
-    /// Whether it is still open.
-    pub open: bool,
+    /// Whether others closed it because its owner did not: all of it counts as used.
+    pub abandoned: bool,
+    /// What the request of a hold asked for; none of holds that were made before that was kept.
+    pub content_hash: Option<Vec<u8>>,
     /// What was charged to it, where it is sealed.
     pub charge: Option<Units>,
     /// When it was carved.
@@ -87,8 +102,9 @@ struct StoredSlice {
     buffered: bool,
     owner: Uuid,
     cap: i64,
-    state: String,
+    abandoned: bool,
     charge: Option<i64>,
+    content_hash: Option<Vec<u8>>,
     periods: Vec<String>,
     starts: Vec<OffsetDateTime>,
     ends: Vec<Option<OffsetDateTime>>,
@@ -98,7 +114,7 @@ struct StoredSlice {
 }
 
 const SLICE_COLUMNS: &str =
-    "s.id, s.account_id, s.metric, s.kind, s.buffered, s.owner, s.cap, s.state, s.charge, s.periods,
+    "s.id, s.account_id, s.metric, s.kind, s.buffered, s.owner, s.cap, s.abandoned, s.charge, s.content_hash, s.periods,
     s.starts, s.ends, s.carved_at, s.spend_until, s.hard_end_at";
 
 impl TryFrom<StoredSlice> for SliceRow {
@@ -123,18 +139,19 @@ impl TryFrom<StoredSlice> for SliceRow {
                 id: SliceId::new(row.id),
                 account: AccountId::parse(&row.account_id).map_err(corrupt("account id"))?,
                 metric,
-                buffered: row.buffered,
+                kept: row.buffered,
                 kind: SliceKind::from_name(&row.kind).ok_or(DatabaseError::Corrupt {
                     what: "kind of slice",
                 })?,
                 cap: units(row.cap)?,
-                covers: common(&windows),
+                covers: common(windows.iter()),
                 windows,
                 spend_until: from_sql(row.spend_until),
                 hard_end_at: from_sql(row.hard_end_at),
             },
             owner: row.owner,
-            open: row.state == "open",
+            abandoned: row.abandoned,
+            content_hash: row.content_hash,
             charge: row.charge.map(units).transpose()?,
             carved_at: from_sql(row.carved_at),
         })
@@ -145,8 +162,8 @@ fn read(rows: Vec<StoredSlice>) -> Result<Vec<SliceRow>, DatabaseError> {
     rows.into_iter().map(SliceRow::try_from).collect()
 }
 
-/// Closes slices that are open, so that they can be sealed, and answers how they were before; those that others
-/// closed are among the answer, those that are sealed are not. A buffered slice of a replica but `own` stays open
+/// Closes slices that are open, so that they can be sealed, and answers them; those that others closed are among the
+/// answer, those that are sealed are not. A buffered slice of a replica but `own` stays open
 /// until nothing can be charged to it any more: nobody else knows what was answered.
 pub async fn close_slices(
     connection: &mut PgConnection,
@@ -154,14 +171,14 @@ pub async fn close_slices(
     own: Uuid,
     now: Timestamp,
 ) -> Result<Vec<SliceRow>, DatabaseError> {
-    let columns = SLICE_COLUMNS.replace("s.state", "named.state");
     let statement = format!(
-        "UPDATE slice AS s SET state = 'closing'
+        "UPDATE slice AS s SET state = 'closing',
+                abandoned = s.abandoned OR (named.state = 'open' AND buffered AND owner <> $2)
          FROM (SELECT id, state FROM slice
                WHERE id = ANY($1) AND (state = 'closing' OR state = 'open' AND
                                        (NOT buffered OR owner = $2 OR hard_end_at <= $3))
                ORDER BY id FOR UPDATE) AS named
-         WHERE s.id = named.id RETURNING {columns}"
+         WHERE s.id = named.id RETURNING {SLICE_COLUMNS}"
     );
     let rows: Vec<StoredSlice> = sqlx::query_as(sqlx::AssertSqlSafe(statement))
         .bind(ids(slices))
@@ -281,32 +298,91 @@ pub async fn list_slices(
     read(rows)
 }
 
-/// The slices of a hold, sealed ones included.
-pub async fn list_hold(connection: &mut PgConnection, hold: Uuid) -> Result<Vec<SliceRow>, DatabaseError> {
-    let statement =
-        format!("SELECT {SLICE_COLUMNS} FROM slice s WHERE id = ANY(SELECT id FROM slice WHERE owner = $1)");
+/// Asks the replicas that have buffered slices of a metric to settle them, but `own`.
+pub async fn recall_slices(
+    connection: &mut PgConnection,
+    account: &AccountId,
+    metric: &MetricSlug,
+    own: Uuid,
+    carved_before: Timestamp,
+) -> Result<(), DatabaseError> {
+    sqlx::query(
+        "UPDATE slice SET recalled = true
+         WHERE state = 'open' AND account_id = $1 AND metric = $2 AND kind = 'replica' AND buffered AND owner <> $3
+         AND carved_at < $4 AND NOT recalled",
+    )
+    .bind(account.as_str())
+    .bind(metric.as_str())
+    .bind(own)
+    .bind(to_sql(carved_before))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Slices of `owner` that another replica asked it to settle, with whose they are.
+pub async fn list_recalled(
+    connection: &mut PgConnection,
+    owner: Uuid,
+) -> Result<Vec<(AccountId, SliceId)>, DatabaseError> {
+    let rows: Vec<(String, Uuid)> =
+        sqlx::query_as("SELECT account_id, id FROM slice WHERE owner = $1 AND recalled AND state = 'open'")
+            .bind(owner)
+            .fetch_all(connection)
+            .await?;
+    let read = |(account, id): (String, Uuid)| {
+        let account = AccountId::parse(&account).map_err(corrupt("account id"))?;
+        Ok((account, SliceId::new(id)))
+    };
+    rows.into_iter().map(read).collect()
+}
+
+/// Which of these slices are not sealed.
+pub async fn list_unsealed(
+    connection: &mut PgConnection,
+    slices: &[SliceId],
+) -> Result<HashSet<SliceId>, DatabaseError> {
+    if slices.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let unsealed: Vec<Uuid> =
+        sqlx::query_scalar("SELECT id FROM slice WHERE id = ANY($1) AND state <> 'sealed'")
+            .bind(ids(slices))
+            .fetch_all(connection)
+            .await?;
+    Ok(unsealed.into_iter().map(SliceId::new).collect())
+}
+
+/// The slices of holds, sealed ones included; each has its hold as its owner.
+pub async fn list_holds(
+    connection: &mut PgConnection,
+    holds: &[Uuid],
+) -> Result<Vec<SliceRow>, DatabaseError> {
+    let statement = format!("SELECT {SLICE_COLUMNS} FROM slice s WHERE owner = ANY($1)");
     let rows: Vec<StoredSlice> = sqlx::query_as(sqlx::AssertSqlSafe(statement))
-        .bind(hold)
+        .bind(holds)
         .fetch_all(connection)
         .await?;
     read(rows)
 }
 
-/// Whether an account has as many open holds as it may.
-pub async fn has_open_holds(
+/// Those of the accounts that have as many open holds as they may.
+pub async fn list_full_of_holds(
     connection: &mut PgConnection,
-    account: &AccountId,
+    accounts: &[AccountId],
     max: u64,
-) -> Result<bool, DatabaseError> {
-    // Slices of holds that are open; a hold of several metrics counts as often.
-    let full: Option<i32> = sqlx::query_scalar(
-        "SELECT 1 FROM slice WHERE account_id = $1 AND kind = 'hold' AND state = 'open' OFFSET $2 LIMIT 1",
+) -> Result<HashSet<AccountId>, DatabaseError> {
+    let full: Vec<String> = sqlx::query_scalar(
+        "SELECT account FROM unnest($1::text[]) AS account
+         WHERE EXISTS (SELECT DISTINCT owner FROM slice
+                       WHERE account_id = account AND kind = 'hold' AND state = 'open' OFFSET $2)",
     )
-    .bind(account.as_str())
+    .bind(accounts.iter().map(AccountId::as_str).collect::<Vec<_>>())
     .bind(i64::try_from(max.saturating_sub(1)).unwrap_or(i64::MAX))
-    .fetch_optional(connection)
+    .fetch_all(connection)
     .await?;
-    Ok(full.is_some())
+    let read = |account: String| AccountId::parse(&account).map_err(corrupt("account id"));
+    full.into_iter().map(read).collect()
 }
 
 /// Lets every slice of a hold that is open at `now` live until `until` or longer, and answers until when; none where

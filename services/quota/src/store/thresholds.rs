@@ -1,12 +1,14 @@
 //! Events that windows were told of, and thresholds that were crossed.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use jiff::Timestamp;
-use octroi_core::{AccountId, Units};
-use octroi_kit::db::{DatabaseError, corrupt, to_sql};
+use octroi_core::{AccountId, MetricSlug, Units};
+use octroi_kit::db::{DatabaseError, corrupt, from_sql, to_sql};
 use sqlx::PgConnection;
+use time::OffsetDateTime;
 
+use super::windows::{AccountWindow, period_from_name};
 use crate::domain::window::WindowKey;
 
 /// An event that quota tells its windows of itself.
@@ -49,6 +51,64 @@ pub async fn insert_applied(
         .collect()
 }
 
+/// Thresholds of windows that people were told of and that were not looked at since `before`, of about `limit` crossings,
+/// each window once. They count as looked at from now on.
+pub async fn claim_standing(
+    connection: &mut PgConnection,
+    before: Timestamp,
+    now: Timestamp,
+    limit: i64,
+) -> Result<BTreeSet<AccountWindow>, DatabaseError> {
+    let rows: Vec<(String, String, String, OffsetDateTime, Option<OffsetDateTime>)> = sqlx::query_as(
+        "WITH claimed AS (
+             UPDATE crossed_threshold AS c SET looked_at = $2
+             FROM (SELECT account_id, metric, period, start_at, limit_amount, threshold_percent FROM crossed_threshold
+                   WHERE notified AND back_at IS NULL AND looked_at < $1
+                   ORDER BY looked_at LIMIT $3 FOR UPDATE SKIP LOCKED) AS due
+             WHERE c.account_id = due.account_id AND c.metric = due.metric AND c.period = due.period
+               AND c.start_at = due.start_at AND c.limit_amount = due.limit_amount
+               AND c.threshold_percent = due.threshold_percent
+             RETURNING c.account_id, c.metric, c.period, c.start_at)
+         SELECT DISTINCT account_id, metric, period, start_at, w.end_at
+         FROM claimed JOIN quota_window w USING (account_id, metric, period, start_at)",
+    )
+    .bind(to_sql(before))
+    .bind(to_sql(now))
+    .bind(limit)
+    .fetch_all(connection)
+    .await?;
+    let read = |(account, metric, period, start, end): (String, String, String, _, Option<_>)| {
+        let key = WindowKey {
+            metric: MetricSlug::parse(&metric).map_err(corrupt("metric"))?,
+            period: period_from_name(&period)?,
+            start: from_sql(start),
+            end: end.map_or(Timestamp::MAX, from_sql),
+        };
+        Ok((AccountId::parse(&account).map_err(corrupt("account id"))?, key))
+    };
+    rows.into_iter().map(read).collect()
+}
+
+/// Notes that the thresholds of a window stand no more, and answers whether one did.
+pub async fn end_standing(
+    connection: &mut PgConnection,
+    (account, key): &AccountWindow,
+    now: Timestamp,
+) -> Result<bool, DatabaseError> {
+    let done = sqlx::query(
+        "UPDATE crossed_threshold SET back_at = $5
+         WHERE account_id = $1 AND metric = $2 AND period = $3 AND start_at = $4 AND notified AND back_at IS NULL",
+    )
+    .bind(account.as_str())
+    .bind(key.metric.as_str())
+    .bind(key.period.as_str())
+    .bind(to_sql(key.start))
+    .bind(to_sql(now))
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
 /// A threshold that a window's use has reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Crossing {
@@ -74,8 +134,8 @@ pub async fn insert_crossing(
 ) -> Result<bool, DatabaseError> {
     let done = sqlx::query(
         "INSERT INTO crossed_threshold
-             (account_id, metric, period, start_at, limit_amount, threshold_percent, used, notified, crossed_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7::numeric, $8, $9) ON CONFLICT DO NOTHING",
+             (account_id, metric, period, start_at, limit_amount, threshold_percent, used, notified, crossed_at, looked_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7::numeric, $8, $9, $9) ON CONFLICT DO NOTHING",
     )
     .bind(crossing.account.as_str())
     .bind(crossing.key.metric.as_str())

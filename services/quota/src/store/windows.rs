@@ -1,6 +1,6 @@
 //! Windows with what they have granted, and the gates that keep limits still while slices are carved.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use jiff::Timestamp;
 use octroi_core::{AccountId, Period, Units};
@@ -124,16 +124,16 @@ impl<'k> KeyColumns<'k> {
     }
 }
 
-/// Writes down the windows that are not there yet.
+/// Writes down windows that are not there yet, and answers which were not: this transaction has them locked.
 async fn insert_windows(
     connection: &mut PgConnection,
     windows: &[AccountWindow],
-) -> Result<(), DatabaseError> {
+) -> Result<HashMap<AccountWindow, Granted>, DatabaseError> {
     let columns = KeyColumns::of(windows.iter());
-    sqlx::query(
+    let rows: Vec<KeyRow> = sqlx::query_as(
         "INSERT INTO quota_window (account_id, metric, period, start_at, end_at)
          SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[])
-         ORDER BY 1, 2, 3, 4 ON CONFLICT DO NOTHING",
+         ORDER BY 1, 2, 3, 4 ON CONFLICT DO NOTHING RETURNING account_id, metric, period, start_at",
     )
     .bind(columns.accounts)
     .bind(columns.metrics)
@@ -145,9 +145,34 @@ async fn insert_windows(
             .map(|(_, key)| end_to_sql(key.end))
             .collect::<Vec<_>>(),
     )
-    .execute(connection)
+    .fetch_all(connection)
     .await?;
-    Ok(())
+    let made: HashSet<Name<'_>> = (rows.iter())
+        .map(|(account, metric, period, start)| {
+            (
+                account.as_str(),
+                metric.as_str(),
+                period.as_str(),
+                from_sql(*start),
+            )
+        })
+        .collect();
+    let made = windows.iter().filter(|window| made.contains(&name(window)));
+    Ok(made.map(|window| (window.clone(), Granted::default())).collect())
+}
+
+/// A window's account, metric, period and first instant.
+type KeyRow = (String, String, String, OffsetDateTime);
+/// The same, read.
+type Name<'w> = (&'w str, &'w str, &'w str, Timestamp);
+
+fn name((account, key): &AccountWindow) -> Name<'_> {
+    (
+        account.as_str(),
+        key.metric.as_str(),
+        key.period.as_str(),
+        key.start,
+    )
 }
 
 fn end_to_sql(end: Timestamp) -> Option<OffsetDateTime> {
@@ -215,9 +240,13 @@ pub async fn lock_windows(
     if granted.len() < windows.len() {
         let missing = || windows.iter().filter(|window| !granted.contains_key(window));
         let new: Vec<AccountWindow> = missing().cloned().collect();
-        insert_windows(connection, &new).await?;
-        let made = windows_where(connection, new.iter(), LOCKED).await?;
-        granted.extend(made);
+        granted.extend(insert_windows(connection, &new).await?);
+        // Others wrote these down meanwhile.
+        let theirs = || windows.iter().filter(|window| !granted.contains_key(window));
+        if granted.len() < windows.len() {
+            let found = windows_where(connection, theirs(), LOCKED).await?;
+            granted.extend(found);
+        }
     }
     expect_rows(count(windows.len()), count(granted.len()))?;
     Ok(granted)
@@ -254,7 +283,15 @@ async fn windows_where<'w>(
         .bind(columns.starts)
         .fetch_all(connection)
         .await?;
-    let found: HashMap<(&str, &str, &str, Timestamp), &GrantedRow> = (rows.iter())
+    by_window(windows, &rows)
+}
+
+/// What rows say of these windows; each is found by its beginning.
+fn by_window<'w>(
+    windows: impl Iterator<Item = &'w AccountWindow>,
+    rows: &[GrantedRow],
+) -> Result<HashMap<AccountWindow, Granted>, DatabaseError> {
+    let found: HashMap<Name<'_>, &GrantedRow> = (rows.iter())
         .map(|row| {
             (
                 (row.0.as_str(), row.1.as_str(), row.2.as_str(), from_sql(row.3)),
@@ -264,14 +301,7 @@ async fn windows_where<'w>(
         .collect();
     let mut answer = HashMap::with_capacity(rows.len());
     for window in windows {
-        let (account, key) = window;
-        let name = (
-            account.as_str(),
-            key.metric.as_str(),
-            key.period.as_str(),
-            key.start,
-        );
-        if let Some(row) = found.get(&name) {
+        if let Some(row) = found.get(&name(window)) {
             answer.insert(window.clone(), granted(row)?);
         }
     }
@@ -295,37 +325,85 @@ pub struct Change {
     pub overrun: u128,
     /// To what was given back.
     pub returned: u128,
-    /// To the use as the ledger's events are followed, which stays at 0 or above.
-    pub followed: i128,
+    /// To the use as the ledger's events are followed.
+    pub followed: u128,
 }
 
-/// Changes windows, which this transaction has locked.
+impl std::ops::AddAssign for Change {
+    fn add_assign(&mut self, other: Self) {
+        self.open_cap += other.open_cap;
+        self.held += other.held;
+        self.charged += other.charged;
+        self.overrun += other.overrun;
+        self.returned += other.returned;
+        self.followed += other.followed;
+    }
+}
+
+/// Changes windows that are written down, and answers what they have granted then. They are locked in the order of their
+/// keys, and looked at no earlier than changed, so that others wait as shortly as can be.
 pub async fn change_windows(
     connection: &mut PgConnection,
     changes: &BTreeMap<AccountWindow, Change>,
-) -> Result<(), DatabaseError> {
-    let columns = KeyColumns::of(changes.keys());
-    let done = sqlx::query(
+) -> Result<HashMap<AccountWindow, Granted>, DatabaseError> {
+    let changed = try_change(connection, changes).await?;
+    expect_rows(count(changes.len()), count(changed.len()))?;
+    Ok(changed)
+}
+
+/// The same; windows that are not written down yet are.
+pub async fn add_to_windows(
+    connection: &mut PgConnection,
+    changes: &BTreeMap<AccountWindow, Change>,
+) -> Result<HashMap<AccountWindow, Granted>, DatabaseError> {
+    let mut changed = try_change(connection, changes).await?;
+    if changed.len() < changes.len() {
+        let missing = changes.iter().filter(|(window, _)| !changed.contains_key(window));
+        let missing: BTreeMap<AccountWindow, Change> = missing
+            .map(|(window, change)| (window.clone(), *change))
+            .collect();
+        let new: Vec<AccountWindow> = missing.keys().cloned().collect();
+        insert_windows(connection, &new).await?;
+        changed.extend(change_windows(connection, &missing).await?);
+    }
+    Ok(changed)
+}
+
+async fn try_change(
+    connection: &mut PgConnection,
+    changes: &BTreeMap<AccountWindow, Change>,
+) -> Result<HashMap<AccountWindow, Granted>, DatabaseError> {
+    // A row is found by its beginning, whatever end was known of it when it was looked at.
+    let mut sums: BTreeMap<Name<'_>, Change> = BTreeMap::new();
+    for (window, change) in changes {
+        *sums.entry(name(window)).or_default() += *change;
+    }
+    let rows: Vec<GrantedRow> = sqlx::query_as(
         "UPDATE quota_window AS w
          SET open_cap = w.open_cap + c.open_cap, held = w.held + c.held, charged = w.charged + c.charged,
              overrun = w.overrun + c.overrun::numeric, returned = w.returned + c.returned::numeric,
-             used = greatest(w.used + c.followed::numeric, 0)
-         FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::bigint[], $6::bigint[], $7::bigint[],
-                     $8::text[], $9::text[], $10::text[])
-              AS c (account_id, metric, period, start_at, open_cap, held, charged, overrun, returned, followed)
-         WHERE w.account_id = c.account_id AND w.metric = c.metric AND w.period = c.period AND w.start_at = c.start_at",
+             used = w.used + c.followed::numeric
+         FROM (SELECT given.* FROM quota_window AS locked
+               JOIN unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::bigint[], $6::bigint[],
+                           $7::bigint[], $8::text[], $9::text[], $10::text[])
+                    AS given (account_id, metric, period, start_at, open_cap, held, charged, overrun, returned, followed)
+               USING (account_id, metric, period, start_at)
+               ORDER BY account_id, metric, period, start_at FOR UPDATE OF locked) AS c
+         WHERE w.account_id = c.account_id AND w.metric = c.metric AND w.period = c.period AND w.start_at = c.start_at
+         RETURNING w.account_id, w.metric, w.period, w.start_at, w.open_cap, w.held, w.charged, w.overrun::text,
+                   w.returned::text, w.used::text",
     )
-    .bind(columns.accounts)
-    .bind(columns.metrics)
-    .bind(columns.periods)
-    .bind(columns.starts)
-    .bind(changes.values().map(|change| change.open_cap).collect::<Vec<_>>())
-    .bind(changes.values().map(|change| change.held).collect::<Vec<_>>())
-    .bind(changes.values().map(|change| change.charged).collect::<Vec<_>>())
-    .bind(changes.values().map(|change| change.overrun.to_string()).collect::<Vec<_>>())
-    .bind(changes.values().map(|change| change.returned.to_string()).collect::<Vec<_>>())
-    .bind(changes.values().map(|change| change.followed.to_string()).collect::<Vec<_>>())
-    .execute(connection)
+    .bind(sums.keys().map(|name| name.0).collect::<Vec<_>>())
+    .bind(sums.keys().map(|name| name.1).collect::<Vec<_>>())
+    .bind(sums.keys().map(|name| name.2).collect::<Vec<_>>())
+    .bind(sums.keys().map(|name| to_sql(name.3)).collect::<Vec<_>>())
+    .bind(sums.values().map(|change| change.open_cap).collect::<Vec<_>>())
+    .bind(sums.values().map(|change| change.held).collect::<Vec<_>>())
+    .bind(sums.values().map(|change| change.charged).collect::<Vec<_>>())
+    .bind(sums.values().map(|change| change.overrun.to_string()).collect::<Vec<_>>())
+    .bind(sums.values().map(|change| change.returned.to_string()).collect::<Vec<_>>())
+    .bind(sums.values().map(|change| change.followed.to_string()).collect::<Vec<_>>())
+    .fetch_all(connection)
     .await?;
-    expect_rows(count(changes.len()), done.rows_affected())
+    by_window(changes.keys(), &rows)
 }

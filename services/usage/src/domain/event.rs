@@ -161,7 +161,7 @@ impl Event {
     /// the request where there is one. Each part is preceded by its length, so that no two contents look
     /// alike: properties are pairs of parts, so one that stands alone at the end is the request's hash. A time
     /// that nobody chose is no part of it, because the repeat has another present: one that was not given, and
-    /// that of a decision.
+    /// that of what quota records, whose request's hash has the time that its caller chose.
     #[must_use]
     pub fn payload_hash(&self, content_hash: Option<&ContentHash>) -> PayloadHash {
         let mut hash = Sha256::new();
@@ -172,10 +172,9 @@ impl Event {
         part(self.metric.as_str().as_bytes());
         part(&self.amount.get().to_be_bytes());
         match (self.origin, self.event_at) {
-            (Origin::Direct, Some(at)) => part(&at.as_microsecond().to_be_bytes()),
-            // A denial stands in the place of the decision that it forestalls.
-            (Origin::Direct, None) | (Origin::Decision | Origin::Denial, _) => part(b"now"),
-            (Origin::Return, _) => part(b"return"),
+            (Origin::Direct, Some(at)) if !self.is_of_quota() => part(&at.as_microsecond().to_be_bytes()),
+            // A denial stands in the place of the decision or the return that it forestalls.
+            _ => part(b"now"),
         }
         for (key, value) in &self.properties {
             part(key.as_bytes());
@@ -185,6 +184,11 @@ impl Event {
             part(content_hash);
         }
         hash.finalize().into()
+    }
+
+    fn is_of_quota(&self) -> bool {
+        let source = self.identity.source.as_str();
+        QUOTA_SOURCES.iter().any(|kept| source.starts_with(kept))
     }
 
     /// When it happened, where the ledger may take it at `now`.
@@ -270,14 +274,20 @@ mod tests {
             origin: Origin::Decision,
             ..event()
         };
-        assert_eq!(
-            decision.payload_hash(None),
-            Event {
+        let recorded = Event {
+            identity: Identity {
+                source: Source::parse("record:app").expect("a source"),
+                ..event().identity
+            },
+            ..event()
+        };
+        for by_quota in [decision, recorded] {
+            let timeless = Event {
                 event_at: None,
-                ..decision.clone()
-            }
-            .payload_hash(None)
-        );
+                ..by_quota.clone()
+            };
+            assert_eq!(by_quota.payload_hash(None), timeless.payload_hash(None));
+        }
     }
 
     #[test]

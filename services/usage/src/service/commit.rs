@@ -100,22 +100,9 @@ impl Committer {
         self.jobs.try_send(job).map_err(|_| DatabaseError::Aborted)?;
         match answered.await {
             Ok(Ok(outcomes)) => Ok(outcomes),
-            Ok(Err(error)) => Err(shared(&error).into()),
+            // All calls of a failed commit get the same error.
+            Ok(Err(error)) => Err(error.shared().into()),
             Err(_) => Err(DatabaseError::Aborted.into()),
-        }
-    }
-}
-
-/// All calls of a failed commit get the same error; only its kind and sentence can be shared.
-fn shared(error: &Arc<DatabaseError>) -> DatabaseError {
-    let source = || sqlx::Error::Protocol(error.to_string());
-    match &**error {
-        DatabaseError::Unavailable(_) => DatabaseError::Unavailable(source()),
-        DatabaseError::Busy(_) => DatabaseError::Busy(source()),
-        DatabaseError::Stopping => DatabaseError::Stopping,
-        DatabaseError::Aborted => DatabaseError::Aborted,
-        DatabaseError::RowsAffected { .. } | DatabaseError::Corrupt { .. } | DatabaseError::Statement(_) => {
-            DatabaseError::Statement(source())
         }
     }
 }

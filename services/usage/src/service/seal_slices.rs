@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// How long a row is kept after nothing could be charged to its slice any more. Until then quota may ask again
-/// what was charged.
+/// what was charged; of what it asks later it is told that all of it was.
 const KEPT_HOURS: i64 = 35 * 24;
 /// How often the others are deleted.
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
@@ -28,10 +28,11 @@ impl Service {
     /// # Errors
     /// [`Error::Database`].
     pub async fn seal_slices(&self, slices: Vec<ToSeal>) -> Result<Vec<Units>, Error> {
+        let forgotten_before = self.forgotten_before();
         self.db
             .transaction(Scope::AllAccounts, move |connection| {
                 Box::pin(async move {
-                    let charged = store::seal_slices(connection, &slices).await?;
+                    let charged = store::seal_slices(connection, &slices, forgotten_before).await?;
                     let of_slice = |one: &ToSeal| {
                         charged
                             .get(&one.slice)
@@ -55,10 +56,15 @@ impl Service {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(PRUNE_EVERY) => {}
             }
-            let before = self.db.clock().now() - KEPT_HOURS.hours();
+            let before = self.forgotten_before();
             // A statement that deleted as many as it may has left some, perhaps.
             while let Ok(ROWS_AT_ONCE..) = self.delete_ended_slices(before).await {}
         }
+    }
+
+    /// Rows of slices that ended before this may be gone.
+    fn forgotten_before(&self) -> Timestamp {
+        self.db.clock().now() - KEPT_HOURS.hours()
     }
 
     async fn delete_ended_slices(&self, before: Timestamp) -> Result<u64, DatabaseError> {

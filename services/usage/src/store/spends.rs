@@ -209,14 +209,17 @@ pub struct ToSeal {
     pub hard_end_at: Timestamp,
 }
 
-/// Seals slices and answers what was charged to each. Nothing is charged to one of them afterwards.
+/// Seals slices and answers what was charged to each. Nothing is charged to one of them afterwards. Of one that ended
+/// before `forgotten_before` the row may have been deleted: what is not there counts as charged to the full, because
+/// nobody knows that it was not.
 pub async fn seal_slices(
     connection: &mut PgConnection,
     slices: &[ToSeal],
+    forgotten_before: Timestamp,
 ) -> Result<HashMap<SliceId, Units>, DatabaseError> {
     let rows: Vec<(Uuid, i64)> = sqlx::query_as(
         "INSERT INTO slice_spend AS s (slice_id, cap, spent, sealed, hard_end_at)
-         SELECT slice_id, cap, 0, true, hard_end_at
+         SELECT slice_id, cap, CASE WHEN hard_end_at < $4 THEN cap ELSE 0 END, true, hard_end_at
          FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[]) AS c (slice_id, cap, hard_end_at) ORDER BY slice_id
          ON CONFLICT (slice_id) DO UPDATE SET sealed = true
          RETURNING slice_id, spent",
@@ -224,6 +227,7 @@ pub async fn seal_slices(
     .bind(slices.iter().map(|one| one.slice.uuid()).collect::<Vec<_>>())
     .bind(slices.iter().map(|one| one.cap.as_i64()).collect::<Vec<_>>())
     .bind(slices.iter().map(|one| to_sql(one.hard_end_at)).collect::<Vec<_>>())
+    .bind(to_sql(forgotten_before))
     .fetch_all(connection)
     .await?;
     rows.into_iter()

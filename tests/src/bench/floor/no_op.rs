@@ -33,7 +33,7 @@ use crate::bench::{
 /// What is generated from the contract does no more than this for the three methods that are measured, and
 /// wants all others too.
 #[derive(Clone, Debug)]
-pub(super) struct NoOp {
+pub(in crate::bench) struct NoOp {
     answer: Arc<CheckQuotaResponse>,
 }
 

@@ -39,10 +39,20 @@ impl Head {
     /// Calls `path`, such as `/octroi.quota.v1.QuotaService/CheckQuota`.
     #[must_use]
     pub(in crate::bench) fn new(path: &str) -> Self {
+        Self::of(path, false)
+    }
+
+    /// The same where several methods are called on one connection: the path is written out every time.
+    #[must_use]
+    pub(in crate::bench) fn one_of_many(path: &str) -> Self {
+        Self::of(path, true)
+    }
+
+    fn of(path: &str, is_written_out: bool) -> Self {
         let head = Self { fields: Vec::new() };
         head.with(":method", "POST")
             .with(":scheme", "http")
-            .with(":path", path)
+            .and(":path", path, is_written_out)
             .with(":authority", "bench")
             .with("te", "trailers")
             .with("content-type", "application/grpc")
@@ -157,5 +167,26 @@ mod tests {
     fn what_is_in_a_table_takes_a_byte() {
         let blocks = Head::new("/a.B/C").blocks();
         assert_eq!(blocks.again.len(), 7);
+    }
+
+    #[test]
+    fn heads_of_many_methods_leave_the_same_in_the_table() {
+        let [reserve, commit] = ["/a.B/Reserve", "/a.B/Commit"].map(|path| Head::one_of_many(path).blocks());
+        let mut decoder = hpack::Decoder::default();
+        let mut path_of = |block: &[u8]| {
+            let mut path = String::new();
+            let field = |name: &[u8], value: &[u8]| {
+                if name == b":path" {
+                    path = String::from_utf8_lossy(value).into_owned();
+                }
+            };
+            decoder.decode(block, field).expect("well-formed");
+            path
+        };
+        assert_eq!(path_of(&commit.first), "/a.B/Commit");
+        assert_eq!(path_of(&reserve.again), "/a.B/Reserve");
+        assert_eq!(path_of(&commit.again), "/a.B/Commit");
+        assert_eq!(decoder.table_bytes(), reserve.table_bytes);
+        assert_eq!(reserve.table_bytes, commit.table_bytes);
     }
 }

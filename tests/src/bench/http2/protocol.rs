@@ -52,6 +52,8 @@ struct Peer {
 #[derive(Debug)]
 pub(in crate::bench) struct Protocol {
     head: Blocks,
+    /// What is said before calls of the second method, where there is one.
+    second: Option<Blocks>,
     out: Vec<u8>,
     streams: Streams,
     peer: Peer,
@@ -80,6 +82,7 @@ impl Protocol {
         frame::put_window_update(&mut out, 0, WINDOW_BYTES - WINDOW_BYTES_DEFAULT);
         Self {
             head: head.blocks(),
+            second: None,
             out,
             streams: Streams::new(open_max),
             peer: Peer {
@@ -95,6 +98,12 @@ impl Protocol {
             block_bytes: Vec::new(),
             is_going_away: false,
         }
+    }
+
+    /// Lets another method be called as well. Both heads must leave the same in the peer's header table, as those do
+    /// that were made by [`Head::one_of_many`].
+    pub(in crate::bench) fn set_second(&mut self, head: &Head) {
+        self.second = Some(head.blocks());
     }
 
     /// What is to be written to the socket. Whoever writes it clears it.
@@ -131,10 +140,17 @@ impl Protocol {
     /// Opens a call, where [`can_open`](Self::can_open) says so, and answers the id of its stream. Events
     /// name it by `mark`.
     pub(in crate::bench) fn open(&mut self, mark: u32) -> u32 {
+        self.open_method(mark, false)
+    }
+
+    /// The same of the first method or the second, where there is one.
+    pub(in crate::bench) fn open_method(&mut self, mark: u32, is_second: bool) -> u32 {
+        let second = self.second.as_ref().filter(|_| is_second);
+        let head = second.unwrap_or(&self.head);
         let block = if self.streams.are_untouched() {
-            &self.head.first
+            &head.first
         } else {
-            &self.head.again
+            &head.again
         };
         let id = self.streams.insert(mark, Window::new(self.peer.stream_window));
         frame::put(&mut self.out, kind::HEADERS, flag::END_HEADERS, id, block);

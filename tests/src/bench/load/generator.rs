@@ -8,11 +8,12 @@ use nix::{
     sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
 };
 
-use super::{Case, lane::Lane, tally::Record};
-use crate::bench::{
-    http2::{Broken, Head},
-    traffic::Traffic,
+use super::{
+    Case,
+    lane::{Heads, Lane},
+    tally::Record,
 };
+use crate::bench::{http2::Broken, traffic::Traffic};
 
 /// How long a server may answer nothing at all while requests are open.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
@@ -27,7 +28,7 @@ const TICK_MS: u8 = 50;
 #[derive(Debug)]
 pub(super) struct Generator<'a, T> {
     case: &'a Case,
-    head: Head,
+    heads: Heads,
     traffic: &'a mut T,
     lanes: Vec<Lane>,
     epoll: Epoll,
@@ -39,10 +40,10 @@ pub(super) struct Generator<'a, T> {
 impl<'a, T: Traffic> Generator<'a, T> {
     /// Connects.
     pub(super) fn connect(case: &'a Case, traffic: &'a mut T) -> Result<Self> {
-        let head = case.head(T::PATH);
+        let heads = case.heads(T::PATH, T::SECOND_PATH);
         let mut generator = Self {
             case,
-            head,
+            heads,
             traffic,
             lanes: Vec::new(),
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
@@ -60,7 +61,7 @@ impl<'a, T: Traffic> Generator<'a, T> {
 
     fn open(&self, index: usize) -> Result<Lane> {
         let address = self.case.address;
-        let lane = Lane::open(address, &self.head, self.case.in_flight)
+        let lane = Lane::open(address, &self.heads, self.case.in_flight)
             .with_context(|| format!("cannot connect to {address}"))?;
         self.epoll.add(&lane.connection, interest(index, false))?;
         Ok(lane)

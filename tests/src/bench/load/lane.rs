@@ -46,6 +46,13 @@ impl Places {
     }
 }
 
+/// What is said before each request: of the first method, and of the second where there is one.
+#[derive(Clone, Debug)]
+pub(super) struct Heads {
+    pub(super) first: Head,
+    pub(super) second: Option<Head>,
+}
+
 /// A connection and its places.
 #[derive(Debug)]
 pub(super) struct Lane {
@@ -58,9 +65,13 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn open(address: SocketAddr, head: &Head, in_flight: u32) -> std::io::Result<Self> {
+    pub(super) fn open(address: SocketAddr, heads: &Heads, in_flight: u32) -> std::io::Result<Self> {
+        let mut connection = Connection::open(address, &heads.first, in_flight as usize)?;
+        if let Some(second) = &heads.second {
+            connection.protocol.set_second(second);
+        }
         Ok(Self {
-            connection: Connection::open(address, head, in_flight as usize)?,
+            connection,
             places: Places::new(in_flight),
             stream: None,
             is_clogged: false,
@@ -73,7 +84,7 @@ impl Lane {
             return;
         }
         while let Some(&place) = self.places.free.last() {
-            let Some(id) = self.stream_for(place, T::KIND) else {
+            let Some(id) = self.stream_for(place, T::KIND, traffic.is_second()) else {
                 record.tally.held_back += 1;
                 return;
             };
@@ -87,7 +98,7 @@ impl Lane {
     }
 
     /// The stream that the request at `place` goes out on; none while the server has no room.
-    fn stream_for(&mut self, place: u32, kind: Kind) -> Option<u32> {
+    fn stream_for(&mut self, place: u32, kind: Kind, is_second: bool) -> Option<u32> {
         let protocol = &mut self.connection.protocol;
         match (kind, self.stream) {
             (Kind::Stream, Some(id)) => protocol.can_send().then_some(id),
@@ -95,7 +106,9 @@ impl Lane {
                 self.stream = protocol.can_open().then(|| protocol.open(0));
                 self.stream
             }
-            (Kind::Unary, _) => protocol.can_open().then(|| protocol.open(place)),
+            (Kind::Unary, _) => protocol
+                .can_open()
+                .then(|| protocol.open_method(place, is_second)),
         }
     }
 
@@ -178,7 +191,7 @@ impl<T: Traffic> Watcher<'_, T> {
 
 impl<T: Traffic> Events for Watcher<'_, T> {
     fn message(&mut self, mark: u32, message: &[u8]) {
-        let seen = self.traffic.read(message);
+        let seen = self.traffic.read_at(mark, message);
         if T::KIND == Kind::Stream {
             self.answer_on_stream(seen);
         } else if let Some(place) = self.places.all.get_mut(mark as usize) {

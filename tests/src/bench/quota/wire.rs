@@ -2,24 +2,24 @@
 
 /// The field numbers that we write have one byte: number and type.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Tag(u8);
+pub(in crate::bench) struct Tag(u8);
 
 impl Tag {
     /// A number.
-    pub(super) const fn varint(field: u8) -> Self {
+    pub(in crate::bench) const fn varint(field: u8) -> Self {
         assert!(field < 16, "one byte holds the tag");
         Self(field << 3)
     }
 
     /// A text or a message.
-    pub(super) const fn bytes(field: u8) -> Self {
+    pub(in crate::bench) const fn bytes(field: u8) -> Self {
         assert!(field < 16, "one byte holds the tag");
         Self(field << 3 | 2)
     }
 }
 
 /// Appends a number.
-pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+pub(in crate::bench) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -28,42 +28,42 @@ pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
 }
 
 /// Appends a field that is a number.
-pub(super) fn put_number(out: &mut Vec<u8>, tag: Tag, value: u64) {
+pub(in crate::bench) fn put_number(out: &mut Vec<u8>, tag: Tag, value: u64) {
     out.push(tag.0);
     put_varint(out, value);
 }
 
 /// Appends a field that is a text.
-pub(super) fn put_text(out: &mut Vec<u8>, tag: Tag, text: &[u8]) {
+pub(in crate::bench) fn put_text(out: &mut Vec<u8>, tag: Tag, text: &[u8]) {
     put_message_head(out, tag, text.len());
     out.extend_from_slice(text);
 }
 
 /// Appends what comes before a message of `length` bytes.
-pub(super) fn put_message_head(out: &mut Vec<u8>, tag: Tag, length: usize) {
+pub(in crate::bench) fn put_message_head(out: &mut Vec<u8>, tag: Tag, length: usize) {
     out.push(tag.0);
     put_varint(out, length as u64);
 }
 
 /// How long a field is that holds `length` bytes.
-pub(super) fn field_bytes(length: usize) -> usize {
+pub(in crate::bench) fn field_bytes(length: usize) -> usize {
     let bits = (length | 1).ilog2() as usize + 1;
     1 + bits.div_ceil(7) + length
 }
 
 /// One field of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Value<'a> {
+pub(in crate::bench) enum Value<'a> {
     Number(u64),
     Bytes(&'a [u8]),
 }
 
 /// The message is not protobuf.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Malformed;
+pub(in crate::bench) struct Malformed;
 
 /// Hands the number and the value of each field to `each`.
-pub(super) fn fields<'a>(
+pub(in crate::bench) fn fields<'a>(
     mut bytes: &'a [u8],
     mut each: impl FnMut(u64, Value<'a>) -> Result<(), Malformed>,
 ) -> Result<(), Malformed> {

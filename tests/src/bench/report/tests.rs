@@ -87,6 +87,20 @@ fn the_file_has_a_row_a_case_in_the_shape_that_all_benches_have() {
 }
 
 #[test]
+fn a_target_is_reached_only_where_what_it_rests_on_holds() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let targets = ["held", "broken"].map(|case| Target { case, bound: 1.0 });
+    let mut report = report(dir.path(), &targets);
+    for (case, holds) in [("held", true), ("broken", false), ("informs", false)] {
+        report
+            .add_where(case, Unit::Micros, &figure(0.5), holds)
+            .expect("a row");
+    }
+    let met: Vec<bool> = report.rows.iter().map(|row| row.met).collect();
+    assert_eq!(met, [true, false, true]);
+}
+
+#[test]
 fn a_target_without_a_row_is_a_failure_and_leaves_no_file() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("test.json");

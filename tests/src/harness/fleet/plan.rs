@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::str::FromStr as _;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
+use sqlx::{ConnectOptions as _, postgres::PgConnectOptions};
 
 use super::{Builder, Topology, program, text};
 use crate::harness::backends::{self, BusNamespace, RedisNamespace, TestDatabase};
@@ -23,17 +25,18 @@ const CONNECTIONS_MAX: &str = "5";
 /// One process of a fleet.
 #[derive(Debug)]
 pub(super) struct Member {
-    pub(super) name: &'static str,
+    /// The service, or [`ALL`]; a further replica has its number behind it: `quota`, `quota-2`.
+    pub(super) name: String,
     pub(super) call: Call,
     pub(super) program: Option<Program>,
     pub(super) admin: Port,
 }
 
 impl Member {
-    fn new(name: &'static str, call: Call, admin: Port) -> Self {
+    fn new(name: &str, call: Call, admin: Port) -> Self {
         let call = call.set("admin.listen", admin.address().to_string());
         Self {
-            name,
+            name: name.to_owned(),
             call,
             program: None,
             admin,
@@ -41,11 +44,18 @@ impl Member {
     }
 }
 
+/// The process names of a service with so many replicas. The first has the service's own name, and is the one that
+/// the other services call.
+fn replica_names(service: &str, count: usize) -> Vec<String> {
+    let further = (2..=count).map(|number| format!("{service}-{number}"));
+    std::iter::once(service.to_owned()).chain(further).collect()
+}
+
 /// A fleet before its processes are started.
 pub(super) struct Plan {
     pub(super) members: Vec<Member>,
-    /// Where each service answers gRPC, and the gateway HTTP.
-    pub(super) ports: BTreeMap<&'static str, Arc<Port>>,
+    /// Where each process of a service answers gRPC, and the gateway HTTP.
+    pub(super) ports: BTreeMap<String, Arc<Port>>,
     pub(super) tokens: PathBuf,
     pub(super) bus: Option<BusNamespace>,
 }
@@ -53,10 +63,19 @@ pub(super) struct Plan {
 impl Plan {
     pub(super) async fn new(builder: &Builder, dir: &Path, database: &TestDatabase) -> Result<Self> {
         let mut plan = match builder.topology {
-            Topology::OneProcess => Self::one_process(dir, database)?,
-            Topology::Split => Self::split(dir, database).await?,
+            Topology::OneProcess => {
+                ensure!(
+                    builder.replicas.is_empty(),
+                    "services in one process have no replicas"
+                );
+                Self::one_process(dir, database)?
+            }
+            Topology::Split => Self::split(builder, dir, database).await?,
         };
         for member in &mut plan.members {
+            if let Some(program) = &builder.program {
+                member.call = std::mem::take(&mut member.call).program(program);
+            }
             for (key, value) in &builder.settings {
                 member.call = std::mem::take(&mut member.call).set(key, value);
             }
@@ -76,10 +95,10 @@ impl Plan {
             .set("grpc.listen", grpc.address().to_string())
             .set("gateway.listen", gateway.address().to_string())
             .set("gateway.public_url", format!("http://{}", gateway.address()));
-        let mut ports = BTreeMap::from([("gateway", gateway)]);
+        let mut ports = BTreeMap::from([("gateway".to_owned(), gateway)]);
         for service in backends::SERVICES {
             call = with_database(call, service, database);
-            ports.insert(service, Arc::clone(&grpc));
+            ports.insert(service.to_owned(), Arc::clone(&grpc));
         }
         Ok(Self {
             members: vec![Member::new(ALL, call, Port::reserve()?)],
@@ -89,28 +108,37 @@ impl Plan {
         })
     }
 
-    async fn split(dir: &Path, database: &TestDatabase) -> Result<Self> {
-        let (redis, bus) = tokio::join!(backends::redis(), backends::rabbitmq());
-        let (answers, bus) = (redis.namespace().await?, bus.namespace());
+    async fn split(builder: &Builder, dir: &Path, database: &TestDatabase) -> Result<Self> {
+        let (redis, bus) = servers(builder).await?;
         let tokens = dir.join("tokens");
         let minting = Call::new(dir, "tokens", &["tokens", "mint", "--dir", text(&tokens)?]);
         minting.ends().await?.succeeded()?;
-        let mut ports = BTreeMap::new();
+        let mut places = Vec::new();
         for service in SERVICES {
-            ports.insert(service, Arc::new(Port::reserve()?));
+            for name in replica_names(service, builder.replicas_of(service)) {
+                let port = match builder.ports.get(&name) {
+                    Some(port) => Arc::clone(port),
+                    None => Arc::new(Port::reserve()?),
+                };
+                places.push((service, name, port));
+            }
         }
+        let ports: BTreeMap<String, Arc<Port>> = (places.iter())
+            .map(|(_, name, port)| (name.clone(), Arc::clone(port)))
+            .collect();
         let mut members = Vec::new();
-        for (service, port) in &ports {
-            let mut call = Call::new(dir, service, &["run", service])
+        for (service, name, port) in &places {
+            let mut call = Call::new(dir, name, &["run", service])
                 .set("data_dir", text(&dir.join("data"))?)
                 .set("auth.tokens_dir", text(&tokens)?)
                 .set("bus.backend", "rabbitmq")
                 .set("bus.url", &bus.url)
                 .set("bus.namespace", &bus.namespace);
-            for (other, port) in ports
-                .iter()
-                .filter(|(other, _)| ![service, &"gateway"].contains(other))
-            {
+            for other in SERVICES {
+                if [*service, "gateway"].contains(&other) {
+                    continue;
+                }
+                let port = ports.get(other).context("a service without a port")?;
                 call = call.set(&format!("links.{other}"), format!("http://{}", port.address()));
             }
             let address = port.address();
@@ -118,14 +146,16 @@ impl Plan {
                 "gateway" => call
                     .set("gateway.listen", address.to_string())
                     .set("gateway.public_url", format!("http://{address}")),
-                _ => with_database(call.set("grpc.listen", address.to_string()), service, database),
+                _ => {
+                    let call = with_database(call.set("grpc.listen", address.to_string()), service, database);
+                    with_door(call, service, database, builder)?
+                }
             };
             if *service == "quota" {
-                call = with_answers(call, &answers);
+                call = with_redis(call, &redis);
             }
-            members.push(Member::new(service, call, Port::reserve()?));
+            members.push(Member::new(name, call, Port::reserve()?));
         }
-        members.sort_by_key(|member| SERVICES.iter().position(|service| *service == member.name));
         Ok(Self {
             members,
             ports,
@@ -140,8 +170,32 @@ fn with_database(call: Call, service: &str, database: &TestDatabase) -> Call {
         .set(&format!("{service}.database.connections_max"), CONNECTIONS_MAX)
 }
 
-fn with_answers(call: Call, answers: &RedisNamespace) -> Call {
-    call.set("quota.answers.backend", "redis")
-        .set("quota.answers.url", &answers.url)
-        .set("quota.answers.namespace", &answers.prefix)
+/// Redis and the bus: those that the test brought, or those that all tests share.
+async fn servers(builder: &Builder) -> Result<(RedisNamespace, BusNamespace)> {
+    let (redis, bus) = match &builder.servers {
+        Some(servers) => (servers.redis.clone(), servers.rabbitmq.clone()),
+        None => tokio::join!(backends::redis(), backends::rabbitmq()),
+    };
+    Ok((redis.namespace().await?, bus.namespace()))
+}
+
+/// Where the test put something in front of the service's database, that is what the service finds.
+fn with_door(call: Call, service: &str, database: &TestDatabase, builder: &Builder) -> Result<Call> {
+    let doors = builder.servers.as_ref().map(|servers| &servers.doors);
+    let Some(door) = doors.and_then(|doors| doors.get(service)) else {
+        return Ok(call);
+    };
+    let options = PgConnectOptions::from_str(database.url(service))?;
+    let url = options
+        .host(&door.ip().to_string())
+        .port(door.port())
+        .to_url_lossy();
+    Ok(call.set(&format!("{service}.database.url"), url.to_string()))
+}
+
+fn with_redis(call: Call, redis: &RedisNamespace) -> Call {
+    call.set("quota.redis.url", &redis.url)
+        .set("quota.redis.namespace", &redis.prefix)
+        .set("quota.answers.backend", "redis")
+        .set("quota.cache.backend", "redis")
 }

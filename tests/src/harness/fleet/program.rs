@@ -31,6 +31,8 @@ pub struct Call {
     environment: Vec<(String, String)>,
     dir: PathBuf,
     log: PathBuf,
+    /// Another one than [`PROGRAM`].
+    program: Option<String>,
 }
 
 /// How a call ended.
@@ -70,7 +72,19 @@ impl Call {
             environment: Vec::new(),
             dir: dir.to_owned(),
             log: dir.join(format!("{name}.log")),
+            program: None,
         }
+    }
+
+    /// Calls another program that lies beside `octroi`.
+    #[must_use]
+    pub fn program(mut self, name: &str) -> Self {
+        self.program = Some(name.to_owned());
+        self
+    }
+
+    fn path(&self) -> Result<PathBuf> {
+        path(self.program.as_deref().unwrap_or(PROGRAM))
     }
 
     /// Sets a configuration key by its path, such as `grpc.listen`.
@@ -102,7 +116,7 @@ impl Call {
     pub fn start(&self) -> Result<Program> {
         let log = OpenOptions::new().create(true).append(true).open(&self.log)?;
         let errors = log.try_clone()?;
-        let path = path()?;
+        let path = self.path()?;
         let process = Process::start(path.to_str().context("a path that is not text")?, |command| {
             self.surround(command);
             command.args(&self.arguments).stdout(log).stderr(errors);
@@ -115,7 +129,7 @@ impl Call {
     /// # Errors
     /// When it cannot be run, or has not ended within three minutes.
     pub async fn ends(&self) -> Result<Ended> {
-        let mut command = Command::new(path()?);
+        let mut command = Command::new(self.path()?);
         self.surround(&mut command);
         command.args(&self.arguments);
         let mut command = tokio::process::Command::from(command);
@@ -232,12 +246,12 @@ pub async fn is_ready(admin: SocketAddr) -> Result<()> {
 }
 
 /// The program lies beside the test binary, or, as that is in `deps/`, one above.
-fn path() -> Result<PathBuf> {
+fn path(program: &str) -> Result<PathBuf> {
     let us = std::env::current_exe()?;
     us.ancestors()
         .skip(1)
         .take(2)
-        .map(|dir| dir.join(PROGRAM))
+        .map(|dir| dir.join(program))
         .find(|path| path.is_file())
-        .with_context(|| format!("the program {PROGRAM} is not built: run `cargo build --workspace --bins`"))
+        .with_context(|| format!("the program {program} is not built: run `cargo build --workspace --bins`"))
 }

@@ -1,0 +1,2 @@
+DROP INDEX slice_recalled;
+ALTER TABLE slice DROP COLUMN recalled;

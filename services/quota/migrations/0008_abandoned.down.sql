@@ -1,0 +1,1 @@
+ALTER TABLE slice DROP COLUMN abandoned;

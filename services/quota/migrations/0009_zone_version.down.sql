@@ -1,0 +1,1 @@
+ALTER TABLE account_state DROP COLUMN zone_version;

@@ -1,0 +1,1 @@
+ALTER TABLE slice DROP COLUMN content_hash;

@@ -1,0 +1,162 @@
+//! What a replica has of one account: a pocket a metric.
+
+use std::{collections::HashMap, sync::Arc};
+
+use jiff::{SignedDuration, Timestamp};
+use octroi_core::{MetricSlug, Units, Window};
+use tokio::sync::{Notify, futures::OwnedNotified};
+
+use super::{Need, REFUSAL_FRESH, purse::Missing};
+use crate::domain::{decision::Level, pace::Pace, plan::Plan, wallet::Wallet, window::WindowKey};
+
+/// How long whoever looks again whether something is refused is waited for.
+const LOOK: SignedDuration = SignedDuration::from_millis(250);
+/// How long whoever carves ahead is waited for.
+const CLAIM: SignedDuration = SignedDuration::from_secs(1);
+
+/// Who carves for a metric, one after the other.
+#[derive(Debug, Default)]
+pub(super) struct Turn {
+    /// Whoever carves has it, so that those who wait find what was carved.
+    pub(super) lock: tokio::sync::Mutex<()>,
+    /// Wakes those who wait for what somebody else carves.
+    ended: Arc<Notify>,
+}
+
+/// What a replica has of one metric of an account.
+#[derive(Debug, Default)]
+pub(super) struct Pocket {
+    pub(super) wallet: Wallet,
+    pub(super) turn: Arc<Turn>,
+    /// Until when somebody is believed to carve because nothing was left.
+    carving_until: Timestamp,
+    /// What was refused last.
+    pub(super) refused: Option<Refusal>,
+    /// When all of it was last settled so that it can be held.
+    pub(super) recalled_at: Timestamp,
+    /// How much is carved at a time.
+    pub(super) pace: Pace,
+    /// From when on a slice may be carved before it is needed.
+    pub(super) ahead_from: Timestamp,
+    /// From when on somebody looks whether what was refused is still refused.
+    look_from: Timestamp,
+}
+
+/// A carve that some window had no room for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Refusal {
+    /// When.
+    pub(super) at: Timestamp,
+    /// How much.
+    pub(super) least: Units,
+    /// The instants that lie in its windows: of others it says nothing.
+    pub(super) covers: Window,
+}
+
+impl Refusal {
+    /// Whether so much for use at `at` is refused by it.
+    pub(super) fn is_of(&self, at: Timestamp, amount: Units) -> bool {
+        amount >= self.least && self.covers.contains(at)
+    }
+}
+
+impl Pocket {
+    /// What may be taken for a need: where it is answered before the ledger has it, only of slices that nobody else
+    /// settles.
+    pub(super) fn left(&self, need: &Need, at: Timestamp, now: Timestamp) -> Units {
+        if need.buffered {
+            self.wallet.left_kept(at, now)
+        } else {
+            self.wallet.left(at, now)
+        }
+    }
+
+    /// Whether a refusal of `at` still stands. Where it is not fresh, one caller looks again, and the others believe it
+    /// for that long.
+    pub(super) fn believes_refusal(&mut self, at: Timestamp, now: Timestamp) -> bool {
+        if at > now - REFUSAL_FRESH {
+            return true;
+        }
+        if now >= self.look_from {
+            self.look_from = now + LOOK;
+            return false;
+        }
+        at > now - LOOK
+    }
+
+    /// Waits for whoever carves because nothing is left; none where nobody does, and the caller is to do it.
+    pub(super) fn carving(&mut self, now: Timestamp) -> Option<OwnedNotified> {
+        if now < self.carving_until {
+            return Some(self.turn.ended.clone().notified_owned());
+        }
+        self.carving_until = now + CLAIM;
+        None
+    }
+
+    /// Whoever was to carve did, or found that there is no need or no room: those who wait may look.
+    pub(super) fn carve_ended(&mut self) {
+        self.carving_until = Timestamp::MIN;
+        self.turn.ended.notify_waiters();
+    }
+
+    /// Whether the caller is the one who carves the next slice before it is needed. What becomes of that says when it may
+    /// be done again; where nothing does, it may be after a second.
+    pub(super) fn claim_ahead(&mut self, now: Timestamp) -> bool {
+        let claimed = now >= self.ahead_from;
+        if claimed {
+            self.ahead_from = now + CLAIM;
+        }
+        claimed
+    }
+
+    /// Whether nobody would miss it.
+    pub(super) fn is_idle(&self, idle_since: Timestamp) -> bool {
+        let refused = self.refused.is_some_and(|refusal| refusal.at >= idle_since);
+        self.wallet.is_empty()
+            && !refused
+            && !self.wallet.seen_since(idle_since)
+            && Arc::strong_count(&self.turn) == 1
+    }
+}
+
+/// What a replica has of an account.
+#[derive(Debug, Default)]
+pub(super) struct Purse {
+    pub(super) pockets: HashMap<MetricSlug, Pocket>,
+    /// What holds for it, where that is remembered.
+    pub(super) plan: Option<Arc<Plan>>,
+}
+
+impl Purse {
+    pub(super) fn pocket(&mut self, metric: &MetricSlug) -> &mut Pocket {
+        // Copying the name is counting a reference.
+        self.pockets.entry(metric.clone()).or_default()
+    }
+
+    /// The first need that there is too little for.
+    pub(super) fn missing(&mut self, needs: &[Need], at: Timestamp, now: Timestamp) -> Option<Missing> {
+        for (index, need) in needs.iter().enumerate() {
+            if need.windows.is_empty() {
+                continue;
+            }
+            let left = self.pocket(&need.metric).left(need, at, now);
+            if left < need.amount {
+                let amount = need.amount.saturating_sub(left);
+                return Some(Missing { index, amount });
+            }
+        }
+        None
+    }
+
+    pub(super) fn levels(&self, needs: &[Need]) -> Vec<Level> {
+        let of_need = |need: &Need| -> Vec<Level> {
+            let wallet = self.pockets.get(&need.metric).map(|pocket| &pocket.wallet);
+            let level = |(key, _): &(WindowKey, Option<Units>)| {
+                let level = wallet.and_then(|wallet| wallet.level(key, Timestamp::MIN));
+                level.unwrap_or_default()
+            };
+            need.windows.iter().map(level).collect()
+        };
+        needs.iter().flat_map(of_need).collect()
+    }
+}

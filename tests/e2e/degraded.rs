@@ -1,0 +1,177 @@
+//! Decisions while the ledger or the database is away: each limit says what happens then.
+
+use anyhow::{Result, ensure};
+use octroi_proto::{
+    billing::v1::ApplyCatalogRequest,
+    common::v1::Period,
+    errors::v1::ErrorReason,
+    quota::v1::{CheckQuotaRequest, CheckQuotaResponse},
+};
+use octroi_tests::harness::fleet::{
+    APPLICATION, Clients, Fleet, OPERATOR, Topology, eventually, roomy_hour, tell,
+};
+use tonic::{Code, Status};
+
+use crate::asks::{check_refusal, consume, ledger_total, peek, refusal, standing, upsert_account};
+
+const ACCOUNT: &str = "acme";
+/// A hundred an hour: HARD with LEASE.
+const LEASED: &str = "jobs.run";
+/// A hundred an hour: HARD with DENY.
+const DENIED: &str = "jobs.denied";
+/// A hundred an hour: SOFT with ALLOW.
+const ALLOWED: &str = "jobs.allowed";
+
+async fn apply_catalog(fleet: &Fleet) -> Result<(Clients, Clients)> {
+    let (app, operator) = (fleet.clients(APPLICATION)?, fleet.clients(OPERATOR)?);
+    let (mut metrics, mut limits) = ("metrics:\n".to_owned(), "limits:\n".to_owned());
+    for (slug, mode, policy) in [
+        (LEASED, "hard", "lease"),
+        (DENIED, "hard", "deny"),
+        (ALLOWED, "soft", "allow"),
+    ] {
+        metrics += &format!(
+            "  - {{ slug: {slug}, kind: flow, aggregation: sum, unit: job, name: {{ en: Jobs, fr: Travaux }} }}\n"
+        );
+        limits += &format!(
+            "      - {{ metric: {slug}, period: hour, amount: 100, mode: {mode}, unreachable: {policy} }}\n"
+        );
+    }
+    let (before, free) = octroi_fleet::seed::CATALOG
+        .split_once("- slug: free")
+        .unwrap_or_default();
+    let free = free.replacen("limits:\n", &limits, 1);
+    let document = format!("{}- slug: free{free}", before.replacen("metrics:\n", &metrics, 1));
+    operator
+        .billing
+        .clone()
+        .apply_catalog(ApplyCatalogRequest { document })
+        .await?;
+    upsert_account(&app, ACCOUNT).await?;
+    eventually("quota has the catalog", async || {
+        let look = app
+            .quota
+            .clone()
+            .check_quota(peek(ACCOUNT, &[(LEASED, 1)]))
+            .await?;
+        ensure!(look.get_ref().limits.len() == 1, "{look:?}");
+        Ok(())
+    })
+    .await?;
+    Ok((app, operator))
+}
+
+async fn ask(app: &Clients, id: &str, metric: &str, amount: i64) -> Result<CheckQuotaResponse, Status> {
+    decide(app, consume(ACCOUNT, id, &[(metric, amount)])).await
+}
+
+async fn decide(app: &Clients, request: CheckQuotaRequest) -> Result<CheckQuotaResponse, Status> {
+    Ok(app.quota.clone().check_quota(request).await?.into_inner())
+}
+
+/// A part of each limit comes into the memory of the replica.
+async fn all_are_known(app: &Clients) -> Result<()> {
+    for metric in [LEASED, DENIED, ALLOWED] {
+        let taken = ask(app, &format!("first-{metric}"), metric, 1).await?;
+        ensure!(taken.allowed && !taken.degraded, "{taken:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_the_ledger_is_away_each_limit_does_what_its_policy_says() -> Result<()> {
+    tell(Fleet::builder(Topology::Split), while_the_ledger_is_away).await
+}
+
+async fn while_the_ledger_is_away(fleet: &mut Fleet) -> Result<()> {
+    roomy_hour().await;
+    let (app, operator) = apply_catalog(fleet).await?;
+    all_are_known(&app).await?;
+    fleet.kill("usage").await?;
+
+    let mut leased = 1;
+    for number in 0..200 {
+        let answer = ask(&app, &format!("l-{number}"), LEASED, 1).await;
+        let Ok(answer) = answer else { break };
+        if !answer.allowed {
+            break;
+        }
+        ensure!(answer.degraded, "{answer:?}");
+        leased += 1;
+    }
+    ensure!(
+        leased == 100,
+        "{leased}: the limit is kept, and all of it can be had"
+    );
+    let again = CheckQuotaRequest {
+        repeat: true,
+        ..consume(ACCOUNT, "l-0", &[(LEASED, 1)])
+    };
+    let again = decide(&app, again).await?;
+    ensure!(again.allowed && again.repeated_request, "{again:?}");
+    let answer = app
+        .quota
+        .clone()
+        .check_quota(consume(ACCOUNT, "d-1", &[(DENIED, 1)]))
+        .await;
+    let away = refusal(Code::Unavailable, ErrorReason::DependencyUnavailable);
+    check_refusal("a limit that denies", answer, away)?;
+    for number in 0..10 {
+        let answer = ask(&app, &format!("a-{number}"), ALLOWED, 20).await?;
+        ensure!(answer.allowed && answer.degraded, "{answer:?}");
+    }
+
+    // What was answered outlives its process.
+    fleet.kill("quota").await?;
+    fleet.restart("usage").await?;
+    fleet.restart("quota").await?;
+    for (metric, amount) in [(LEASED, leased), (DENIED, 1), (ALLOWED, 201)] {
+        eventually("the ledger has what was answered", async || {
+            let total = ledger_total(&operator, ACCOUNT, metric).await?;
+            ensure!(total.decided_amount == amount, "{amount} of {metric}: {total:?}");
+            let hour = standing(&app, ACCOUNT, metric, Period::Hour).await?;
+            ensure!(hour.used == amount, "{amount} of {metric}: {hour:?}");
+            Ok(())
+        })
+        .await?;
+    }
+    let again = decide(&app, consume(ACCOUNT, "l-0", &[(LEASED, 1)])).await?;
+    ensure!(again.allowed && again.repeated_request, "{again:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_ends_and_what_it_allowed_is_told_to_the_ledger() -> Result<()> {
+    let fleet = Fleet::builder(Topology::Split).set("quota.slices.lease_ms", "2000");
+    tell(fleet, a_lease_ends).await
+}
+
+async fn a_lease_ends(fleet: &mut Fleet) -> Result<()> {
+    roomy_hour().await;
+    let (app, operator) = apply_catalog(fleet).await?;
+    all_are_known(&app).await?;
+    fleet.kill("usage").await?;
+    let first = ask(&app, "l-1", LEASED, 2).await?;
+    ensure!(first.allowed && first.degraded, "{first:?}");
+    tokio::time::sleep(std::time::Duration::from_millis(2_500)).await;
+    let answer = app
+        .quota
+        .clone()
+        .check_quota(consume(ACCOUNT, "l-2", &[(LEASED, 1)]))
+        .await;
+    let away = refusal(Code::Unavailable, ErrorReason::DependencyUnavailable);
+    check_refusal("after the lease", answer, away)?;
+    fleet.restart("usage").await?;
+    eventually("the ledger has what was answered", async || {
+        let total = ledger_total(&operator, ACCOUNT, LEASED).await?;
+        ensure!(total.decided_amount == 3, "{total:?}");
+        Ok(())
+    })
+    .await?;
+    let taken = eventually("the ledger is asked again", async || {
+        Ok(ask(&app, "l-3", LEASED, 1).await?)
+    })
+    .await?;
+    ensure!(taken.allowed && !taken.degraded, "{taken:?}");
+    Ok(())
+}
