@@ -8,9 +8,13 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use futures::future::try_join_all;
+use jiff::{SignedDuration, Timestamp};
+use octroi_kit::convert::to_proto_time;
 use octroi_proto::{
     errors::v1::ErrorReason,
-    usage::v1::{TrackUsageBatchRequest, TrackUsageRequest, UsageEvent, track_usage_result::Outcome},
+    usage::v1::{
+        TrackUsageBatchRequest, TrackUsageRequest, TrackUsageResult, UsageEvent, track_usage_result::Outcome,
+    },
 };
 use octroi_tests::harness::fleet::{APPLICATION, Clients, Fleet, OPERATOR, PATIENCE, eventually};
 use sqlx::{Connection as _, PgConnection};
@@ -24,6 +28,7 @@ use crate::{
 both_topologies!(
     two_thousand_events_from_eight_callers_count_once_each,
     nothing_acknowledged_is_lost_or_doubled_by_a_kill,
+    usage_of_many_hours_is_followed_whatever_the_planner_believes,
 );
 
 const ACCOUNT: &str = "acme";
@@ -255,4 +260,77 @@ async fn kill_in_the_middle(fleet: &mut Fleet, log: &Log) -> Result<()> {
         "the kill came too late to interrupt anything"
     );
     fleet.restart("usage").await
+}
+
+/// How many hours one batch is spread over.
+const HOURS: u32 = 800;
+/// How often a connection lets a statement be planned for what it is about, before it keeps one plan; for two.
+const PLANS_MADE_MAX: u32 = 14;
+/// What has a limit an hour.
+const HOURLY: &str = "api.requests";
+
+/// The database plans a statement for tables as they were when they were last analyzed, and keeps the plan. What joins
+/// windows with what changes them, each as often as there are others, would take minutes here.
+async fn usage_of_many_hours_is_followed_whatever_the_planner_believes(fleet: &mut Fleet) -> Result<()> {
+    let app = fleet.clients(APPLICATION)?;
+    upsert_account(&app, ACCOUNT).await?;
+    let mut session = PgConnection::connect(fleet.database().superuser_url()).await?;
+    send_by_the_hour(&app, "first", 1).await?;
+    followed(&mut session, 1).await?;
+    for statement in [
+        "ALTER TABLE quota.quota_window SET (autovacuum_enabled = false)",
+        "ANALYZE quota.quota_window",
+    ] {
+        sqlx::query(statement).execute(&mut session).await?;
+    }
+    // More often than a plan is made anew.
+    for round in 1..=PLANS_MADE_MAX {
+        send_by_the_hour(&app, &format!("few-{round}"), 1).await?;
+        followed(&mut session, 1 + round).await?;
+    }
+    send_by_the_hour(&app, "new", HOURS).await?;
+    followed(&mut session, 1 + PLANS_MADE_MAX + HOURS).await?;
+    // Now every window is there already.
+    send_by_the_hour(&app, "again", HOURS).await?;
+    followed(&mut session, 1 + PLANS_MADE_MAX + 2 * HOURS).await?;
+    session.close().await?;
+    Ok(())
+}
+
+/// One unit in each of the last hours.
+async fn send_by_the_hour(app: &Clients, name: &str, hours: u32) -> Result<()> {
+    let now = Timestamp::now();
+    let events = (0..hours).map(|ago| UsageEvent {
+        event_time: Some(to_proto_time(now - SignedDuration::from_hours(ago.into()))),
+        ..event(ACCOUNT, &format!("{name}-{ago}"), HOURLY, 1)
+    });
+    let request = TrackUsageBatchRequest {
+        events: events.collect(),
+        backfill: true,
+        ..TrackUsageBatchRequest::default()
+    };
+    let answer = app.usage.clone().track_usage_batch(request).await?.into_inner();
+    let recorded = |result: &&TrackUsageResult| matches!(result.outcome, Some(Outcome::Recorded(_)));
+    let recorded = answer.results.iter().filter(recorded).count();
+    ensure!(
+        recorded == usize::try_from(hours)?,
+        "{recorded} of {hours} are recorded"
+    );
+    Ok(())
+}
+
+/// The windows of hours know of this much use.
+async fn followed(session: &mut PgConnection, expected: u32) -> Result<()> {
+    eventually("the windows know of it", async || {
+        let used: Option<String> = sqlx::query_scalar(
+            "SELECT sum(used)::text FROM quota.quota_window WHERE account_id = $1 AND metric = $2 AND period = 'hour'",
+        )
+        .bind(ACCOUNT)
+        .bind(HOURLY)
+        .fetch_one(&mut *session)
+        .await?;
+        ensure!(used == Some(expected.to_string()), "{used:?} of {expected}");
+        Ok(())
+    })
+    .await
 }

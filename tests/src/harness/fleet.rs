@@ -432,14 +432,21 @@ impl Drop for Fleet {
         } else {
             leftovers::none_after_a_while(self.database.superuser_url(), self.bus.as_ref())
         };
-        let log = looked.is_err().then(|| self.log()).unwrap_or_default();
+        let log = if looked.is_err() {
+            self.log()
+        } else {
+            String::new()
+        };
         self.members.clear();
         if let Some(bus) = &self.bus {
             leftovers::remove_queues(bus);
         }
         if let Err(left) = looked {
             let panicking = std::thread::panicking();
-            assert!(panicking, "the test left work behind: {left:#}\n\nthe end of every log:\n{log}");
+            assert!(
+                panicking,
+                "the test left work behind: {left:#}\n\nthe end of every log:\n{log}"
+            );
         }
     }
 }

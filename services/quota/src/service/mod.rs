@@ -18,6 +18,7 @@ mod overrides;
 mod question;
 mod repeats;
 mod unpermitted;
+mod window_teller;
 
 use std::sync::Arc;
 
@@ -32,7 +33,10 @@ pub use self::{
     follow_ledger::Used,
     holds::Reservation,
 };
-use self::{degraded::Reach, hold_rows::HoldReader, holdings::Holdings, ledger_calls::LedgerCalls};
+use self::{
+    degraded::Reach, hold_rows::HoldReader, holdings::Holdings, ledger_calls::LedgerCalls,
+    window_teller::WindowTeller,
+};
 use crate::{
     answers::{Answers, InProcess, RequestKey, seen::Seen},
     cache::Cache,
@@ -51,6 +55,7 @@ pub struct Service {
     escrow: Escrow,
     holdings: Holdings,
     hold_reader: HoldReader,
+    window_teller: WindowTeller,
     /// Answers of this process.
     recent: InProcess,
     /// Answers of all replicas.
@@ -97,6 +102,7 @@ impl Service {
             escrow,
             holdings: Holdings::new(db.clone(), directory, memories.cache.clone()),
             hold_reader: HoldReader::start(db),
+            window_teller: WindowTeller::start(db),
             recent: InProcess::default(),
             answers: memories.answers,
             cache: memories.cache,

@@ -1,18 +1,17 @@
 //! `RecordUsage` and `ReturnQuota`: what is used without asking before, and what is given back. Neither is denied, and
 //! the windows know of both before the answer.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use octroi_core::{AccountId, MetricKind, Units, Violations};
-use octroi_kit::db::{DatabaseError, Scope};
+use octroi_core::{MetricKind, Violations};
 use octroi_proto::usage::v1::Origin;
-use sqlx::PgConnection;
 
 use super::{
     Service,
-    follow_ledger::{Used, overdrawn},
+    follow_ledger::Used,
     ledger::{LedgerAnswer, Request},
+    window_teller::Untold,
 };
 use crate::{
     answers::RequestKey,
@@ -22,7 +21,7 @@ use crate::{
         limits::hard_max,
     },
     error::Error,
-    store::{self, AccountWindow, Applied, Change},
+    store::Change,
 };
 
 /// What sources of events begin with of which quota tells its windows itself.
@@ -109,7 +108,7 @@ impl Service {
             return Ok(());
         };
         let catalog = self.holdings.catalog().await?;
-        let mut told: Vec<Told> = Vec::with_capacity(request.lines.len());
+        let mut untold: Vec<Untold> = Vec::with_capacity(request.lines.len());
         for line in &request.lines {
             let used = Used {
                 account: request.account.clone(),
@@ -132,19 +131,13 @@ impl Service {
                 followed: 0,
                 ..used.change()
             };
-            told.extend(used.applied().map(|applied| Told {
+            untold.extend(used.applied().map(|applied| Untold {
                 applied,
                 windows: windows.collect(),
                 change,
             }));
         }
-        let now = self.db.clock().now();
-        let overdrawn = self
-            .db
-            .transaction(Scope::AllAccounts, move |connection| {
-                Box::pin(async move { tell(connection, &told, now).await })
-            })
-            .await?;
+        let overdrawn = self.window_teller.tell(untold).await?;
         (self.escrow)
             .windows_changed(BTreeSet::from([request.account.clone()]))
             .await;
@@ -163,39 +156,4 @@ fn request(check: &Check, key: &RequestKey, prefix: &str, origin: Origin, at: Ti
         origin,
         ..Request::decided(check, key, at)
     }
-}
-
-/// An event with what it changes of its windows, each with the most that it may grant.
-struct Told {
-    applied: Applied,
-    windows: Vec<(AccountWindow, Option<Units>)>,
-    change: Change,
-}
-
-/// Adds what events change to their windows, where these were not told before, and answers which accounts have more
-/// used now than their limits had left.
-async fn tell(
-    connection: &mut PgConnection,
-    told: &[Told],
-    now: Timestamp,
-) -> Result<BTreeSet<AccountId>, DatabaseError> {
-    let events: Vec<Applied> = told.iter().map(|one| one.applied.clone()).collect();
-    let new = store::insert_applied(connection, &events, now).await?;
-    let mut changes: BTreeMap<AccountWindow, Change> = BTreeMap::new();
-    for one in told.iter().filter(|one| new.contains(&one.applied)) {
-        for (window, _) in &one.windows {
-            let sum = changes.entry(window.clone()).or_default();
-            sum.overrun += one.change.overrun;
-            sum.returned += one.change.returned;
-        }
-    }
-    if !changes.is_empty() {
-        store::add_to_windows(connection, &changes).await?;
-    }
-    let used = told.iter().filter(|one| one.change.overrun > 0);
-    let windows = used.flat_map(|one| &one.windows);
-    let limited: Vec<(AccountWindow, Units)> = windows
-        .filter_map(|(window, max)| Some((window.clone(), (*max)?)))
-        .collect();
-    overdrawn(connection, &limited).await
 }

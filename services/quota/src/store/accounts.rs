@@ -113,13 +113,14 @@ async fn find_states(
     accounts: &[&str],
 ) -> Result<Vec<StoredState>, DatabaseError> {
     let rows = sqlx::query_as(
-        "SELECT account_id, a.revision, a.calendar, e.version, e.entitlements, e.anchor_at, e.stage,
+        "SELECT k.account_id, a.revision, a.calendar, e.version, e.entitlements, e.anchor_at, e.stage,
                 (SELECT jsonb_agg(jsonb_build_object(
                      'metric', metric, 'period', period, 'amount', amount, 'note', note,
                      'expires_us', (extract(epoch FROM expires_at) * 1000000)::bigint))
                  FROM limit_override o WHERE o.account_id = k.account_id) AS overrides
          FROM unnest($1::text[]) AS k (account_id)
-         LEFT JOIN account_state a USING (account_id) LEFT JOIN entitlement e USING (account_id)",
+         LEFT JOIN LATERAL (SELECT * FROM account_state AS a WHERE a.account_id = k.account_id OFFSET 0) AS a ON true
+         LEFT JOIN LATERAL (SELECT * FROM entitlement AS e WHERE e.account_id = k.account_id OFFSET 0) AS e ON true",
     )
     .bind(accounts)
     .fetch_all(connection)

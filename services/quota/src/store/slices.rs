@@ -172,13 +172,15 @@ pub async fn close_slices(
     now: Timestamp,
 ) -> Result<Vec<SliceRow>, DatabaseError> {
     let statement = format!(
-        "UPDATE slice AS s SET state = 'closing',
+        "WITH named AS MATERIALIZED (
+             SELECT id, state FROM slice
+             WHERE id = ANY($1) AND (state = 'closing' OR state = 'open' AND
+                                     (NOT buffered OR owner = $2 OR hard_end_at <= $3))
+             ORDER BY id FOR UPDATE)
+         UPDATE slice AS s SET state = 'closing',
                 abandoned = s.abandoned OR (named.state = 'open' AND buffered AND owner <> $2)
-         FROM (SELECT id, state FROM slice
-               WHERE id = ANY($1) AND (state = 'closing' OR state = 'open' AND
-                                       (NOT buffered OR owner = $2 OR hard_end_at <= $3))
-               ORDER BY id FOR UPDATE) AS named
-         WHERE s.id = named.id RETURNING {SLICE_COLUMNS}"
+         FROM named
+         WHERE s.id = ANY($1) AND s.id = named.id RETURNING {SLICE_COLUMNS}"
     );
     let rows: Vec<StoredSlice> = sqlx::query_as(sqlx::AssertSqlSafe(statement))
         .bind(ids(slices))
@@ -206,9 +208,9 @@ pub async fn apply_charges(
     let applied: Vec<Uuid> = sqlx::query_scalar(
         "WITH given AS (SELECT * FROM unnest($1::uuid[], $2::bigint[]) AS c (id, charge)),
               gone AS (DELETE FROM slice USING given
-                       WHERE slice.id = given.id AND state = 'closing' AND kind <> 'hold' RETURNING slice.id),
+                       WHERE slice.id = ANY($1) AND slice.id = given.id AND state = 'closing' AND kind <> 'hold' RETURNING slice.id),
               kept AS (UPDATE slice SET state = 'sealed', charge = given.charge FROM given
-                       WHERE slice.id = given.id AND state = 'closing' AND kind = 'hold' RETURNING slice.id)
+                       WHERE slice.id = ANY($1) AND slice.id = given.id AND state = 'closing' AND kind = 'hold' RETURNING slice.id)
          SELECT id FROM gone UNION ALL SELECT id FROM kept",
     )
     .bind(ids)

@@ -60,11 +60,12 @@ pub async fn claim_standing(
     limit: i64,
 ) -> Result<BTreeSet<AccountWindow>, DatabaseError> {
     let rows: Vec<(String, String, String, OffsetDateTime, Option<OffsetDateTime>)> = sqlx::query_as(
-        "WITH claimed AS (
-             UPDATE crossed_threshold AS c SET looked_at = $2
-             FROM (SELECT account_id, metric, period, start_at, limit_amount, threshold_percent FROM crossed_threshold
-                   WHERE notified AND back_at IS NULL AND looked_at < $1
-                   ORDER BY looked_at LIMIT $3 FOR UPDATE SKIP LOCKED) AS due
+        "WITH due AS MATERIALIZED (
+             SELECT account_id, metric, period, start_at, limit_amount, threshold_percent FROM crossed_threshold
+             WHERE notified AND back_at IS NULL AND looked_at < $1
+             ORDER BY looked_at LIMIT $3 FOR UPDATE SKIP LOCKED),
+         claimed AS (
+             UPDATE crossed_threshold AS c SET looked_at = $2 FROM due
              WHERE c.account_id = due.account_id AND c.metric = due.metric AND c.period = due.period
                AND c.start_at = due.start_at AND c.limit_amount = due.limit_amount
                AND c.threshold_percent = due.threshold_percent

@@ -252,17 +252,21 @@ pub async fn lock_windows(
     Ok(granted)
 }
 
-const LOCKED: &str = "ORDER BY 1, 2, 3, 4 FOR UPDATE OF w";
+/// How the look-up of one window ends. Either keeps the planner from making a join of it.
+const LOCKED: &str = "FOR UPDATE";
+const FOUND: &str = "OFFSET 0";
 
 /// What windows have granted; one that is not written down has granted nothing, and is not there.
 pub async fn find_windows(
     connection: &mut PgConnection,
     windows: &[AccountWindow],
 ) -> Result<HashMap<AccountWindow, Granted>, DatabaseError> {
-    windows_where(connection, windows.iter(), "").await
+    windows_where(connection, windows.iter(), FOUND).await
 }
 
-/// A window is found by its beginning, so the answer has it as it was asked for.
+/// A window is found by its beginning, so the answer has it as it was asked for. Each is looked up by its key, one after
+/// the other in one order, whatever the planner believes of the table: it would join the rows with the keys, and where
+/// it takes the table for small that is the square of their number, or worse where they are locked.
 async fn windows_where<'w>(
     connection: &mut PgConnection,
     windows: impl Iterator<Item = &'w AccountWindow> + Clone,
@@ -270,11 +274,13 @@ async fn windows_where<'w>(
 ) -> Result<HashMap<AccountWindow, Granted>, DatabaseError> {
     let columns = KeyColumns::of(windows.clone());
     let statement = format!(
-        "SELECT account_id, metric, period, start_at, w.open_cap, w.held, w.charged, w.overrun::text, w.returned::text,
-                w.used::text
-         FROM quota_window w
-         JOIN unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[]) AS k (account_id, metric, period, start_at)
-         USING (account_id, metric, period, start_at) {ending}"
+        "SELECT k.account_id, k.metric, k.period, k.start_at, w.open_cap, w.held, w.charged, w.overrun::text,
+                w.returned::text, w.used::text
+         FROM (SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[])
+                    AS k (account_id, metric, period, start_at) ORDER BY 1, 2, 3, 4) AS k
+         CROSS JOIN LATERAL (SELECT * FROM quota_window AS q
+                             WHERE q.account_id = k.account_id AND q.metric = k.metric AND q.period = k.period
+                               AND q.start_at = k.start_at {ending}) AS w"
     );
     let rows: Vec<GrantedRow> = sqlx::query_as(sqlx::AssertSqlSafe(statement))
         .bind(columns.accounts)
@@ -369,6 +375,8 @@ pub async fn add_to_windows(
     Ok(changed)
 }
 
+/// Changes those that are written down. Each is locked and then replaced through its key alone: an UPDATE that joins
+/// the windows with what changes them may be planned as a walk through all of them for every one, or for every two.
 async fn try_change(
     connection: &mut PgConnection,
     changes: &BTreeMap<AccountWindow, Change>,
@@ -379,17 +387,23 @@ async fn try_change(
         *sums.entry(name(window)).or_default() += *change;
     }
     let rows: Vec<GrantedRow> = sqlx::query_as(
-        "UPDATE quota_window AS w
-         SET open_cap = w.open_cap + c.open_cap, held = w.held + c.held, charged = w.charged + c.charged,
-             overrun = w.overrun + c.overrun::numeric, returned = w.returned + c.returned::numeric,
-             used = w.used + c.followed::numeric
-         FROM (SELECT given.* FROM quota_window AS locked
-               JOIN unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::bigint[], $6::bigint[],
-                           $7::bigint[], $8::text[], $9::text[], $10::text[])
-                    AS given (account_id, metric, period, start_at, open_cap, held, charged, overrun, returned, followed)
-               USING (account_id, metric, period, start_at)
-               ORDER BY account_id, metric, period, start_at FOR UPDATE OF locked) AS c
-         WHERE w.account_id = c.account_id AND w.metric = c.metric AND w.period = c.period AND w.start_at = c.start_at
+        "WITH changed AS MATERIALIZED (
+             SELECT q.account_id, q.metric, q.period, q.start_at, q.end_at, q.open_cap + c.open_cap AS open_cap,
+                    q.held + c.held AS held, q.charged + c.charged AS charged, q.overrun + c.overrun::numeric AS overrun,
+                    q.returned + c.returned::numeric AS returned, q.used + c.followed::numeric AS used
+             FROM (SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::bigint[], $6::bigint[],
+                                        $7::bigint[], $8::text[], $9::text[], $10::text[])
+                        AS c (account_id, metric, period, start_at, open_cap, held, charged, overrun, returned, followed)
+                   ORDER BY 1, 2, 3, 4) AS c
+             CROSS JOIN LATERAL (SELECT * FROM quota_window AS q
+                                 WHERE q.account_id = c.account_id AND q.metric = c.metric AND q.period = c.period
+                                   AND q.start_at = c.start_at FOR UPDATE) AS q)
+         INSERT INTO quota_window AS w
+                (account_id, metric, period, start_at, end_at, open_cap, held, charged, overrun, returned, used)
+         SELECT * FROM changed
+         ON CONFLICT (account_id, metric, period, start_at) DO UPDATE
+         SET open_cap = excluded.open_cap, held = excluded.held, charged = excluded.charged,
+             overrun = excluded.overrun, returned = excluded.returned, used = excluded.used
          RETURNING w.account_id, w.metric, w.period, w.start_at, w.open_cap, w.held, w.charged, w.overrun::text,
                    w.returned::text, w.used::text",
     )

@@ -64,8 +64,8 @@ pub async fn delete_events(connection: &mut PgConnection, events: &[&Accepted]) 
     let deleted = sqlx::query(
         "DELETE FROM usage_event
          USING unnest($1::text[], $2::text[], $3::text[]) AS gone (account_id, source, event_id)
-         WHERE usage_event.account_id = gone.account_id AND usage_event.source = gone.source
-           AND usage_event.event_id = gone.event_id",
+         WHERE usage_event.account_id = ANY($1) AND usage_event.account_id = gone.account_id
+           AND usage_event.source = gone.source AND usage_event.event_id = gone.event_id",
     )
     .bind(
         identities
@@ -119,12 +119,29 @@ pub async fn list_known(
     }
     let rows: Vec<(String, String, String, Vec<u8>, OffsetDateTime, bool)> = sqlx::query_as(
         "SELECT account_id, source, event_id, payload_hash, recorded_at, origin = 'denial'
-         FROM usage_event JOIN unnest($1::text[], $2::text[], $3::text[]) AS asked (account_id, source, event_id)
-         USING (account_id, source, event_id)",
+         FROM unnest($1::text[], $2::text[], $3::text[]) AS asked (account_id, source, event_id)
+         CROSS JOIN LATERAL (SELECT payload_hash, recorded_at, origin FROM usage_event AS e
+                             WHERE e.account_id = asked.account_id AND e.source = asked.source
+                               AND e.event_id = asked.event_id OFFSET 0) AS e",
     )
-    .bind(identities.iter().map(|one| one.account.as_str()).collect::<Vec<_>>())
-    .bind(identities.iter().map(|one| one.source.as_str()).collect::<Vec<_>>())
-    .bind(identities.iter().map(|one| one.event_id.as_str()).collect::<Vec<_>>())
+    .bind(
+        identities
+            .iter()
+            .map(|one| one.account.as_str())
+            .collect::<Vec<_>>(),
+    )
+    .bind(
+        identities
+            .iter()
+            .map(|one| one.source.as_str())
+            .collect::<Vec<_>>(),
+    )
+    .bind(
+        identities
+            .iter()
+            .map(|one| one.event_id.as_str())
+            .collect::<Vec<_>>(),
+    )
     .fetch_all(connection)
     .await?;
     rows.into_iter()

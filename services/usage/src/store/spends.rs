@@ -128,9 +128,11 @@ async fn lock_levels(
     .execute(&mut *connection)
     .await?;
     let rows: Vec<(String, String, i64)> = sqlx::query_as(
-        "SELECT account_id, metric, amount FROM level
-         WHERE (account_id, metric) IN (SELECT * FROM unnest($1::text[], $2::text[]))
-         ORDER BY account_id, metric FOR UPDATE",
+        "SELECT named.account_id, named.metric, level.amount
+         FROM (SELECT * FROM unnest($1::text[], $2::text[]) AS named (account_id, metric)
+               ORDER BY account_id, metric) AS named
+         CROSS JOIN LATERAL (SELECT amount FROM level WHERE level.account_id = named.account_id
+                             AND level.metric = named.metric FOR UPDATE) AS level",
     )
     .bind(&accounts)
     .bind(&metrics)
@@ -162,7 +164,7 @@ pub async fn correct_spends(
         // All of them are locked by this transaction already, so their order is of no matter.
         let done = sqlx::query(
             "UPDATE slice_spend SET spent = c.spent FROM unnest($1::uuid[], $2::bigint[]) AS c (slice_id, spent)
-             WHERE slice_spend.slice_id = c.slice_id",
+             WHERE slice_spend.slice_id = ANY($1) AND slice_spend.slice_id = c.slice_id",
         )
         .bind(&ids)
         .bind(spent)
@@ -178,7 +180,7 @@ pub async fn correct_spends(
         let done = sqlx::query(
             "UPDATE level SET amount = c.amount
              FROM unnest($1::text[], $2::text[], $3::bigint[]) AS c (account_id, metric, amount)
-             WHERE level.account_id = c.account_id AND level.metric = c.metric",
+             WHERE level.account_id = ANY($1) AND level.account_id = c.account_id AND level.metric = c.metric",
         )
         .bind(changed.iter().map(|(key, _)| key.0.as_str()).collect::<Vec<_>>())
         .bind(changed.iter().map(|(key, _)| key.1.as_str()).collect::<Vec<_>>())

@@ -59,9 +59,8 @@ async fn none(superuser_url: &str, bus: Option<&BusNamespace>) -> Result<()> {
     let mut session = PgConnection::connect(superuser_url).await?;
     for service in SERVICES {
         for table in ["outbox", "dead_letter"] {
-            let count = format!(
-                "SELECT count(*), min((to_jsonb({table}) - 'payload')::text) FROM {service}.{table}"
-            );
+            let count =
+                format!("SELECT count(*), min((to_jsonb({table}) - 'payload')::text) FROM {service}.{table}");
             let (rows, first): (i64, Option<String>) = sqlx::query_as(AssertSqlSafe(count))
                 .fetch_one(&mut session)
                 .await?;
