@@ -2,7 +2,7 @@
 
 use std::{pin::Pin, time::Duration};
 
-use futures::{FutureExt as _, Stream, StreamExt as _, stream};
+use futures::{FutureExt as _, Stream, StreamExt as _, future, stream};
 use octroi_core::{AccountId, Violations};
 use octroi_kit::{
     auth::{self, Caller, Principal, principal_mismatch},
@@ -80,20 +80,33 @@ impl Handler {
         Ok((account, hold))
     }
 
-    /// Decides one request of many, whose refusal is an answer of its own.
-    async fn decide_one(
+    /// Answers one request of a stream, whose refusal is an answer of its own. What memory answers is there at once.
+    fn answer(
         &self,
-        request: &proto::CheckQuotaRequest,
+        asked: proto::CheckQuotaStreamRequest,
         caller: &Caller,
         principal: Option<&Principal>,
-    ) -> proto::CheckQuotaResult {
+    ) -> impl Future<Output = proto::CheckQuotaStreamResponse> + use<> {
+        let correlation_id = asked.correlation_id;
+        let request = asked.request.unwrap_or_default();
+        let answer = move |result| proto::CheckQuotaStreamResponse {
+            correlation_id,
+            result: Some(result),
+        };
         if principal.is_some_and(|one| one.account.as_str() != request.account_id) {
             let refused = convert::to_proto_status_error(&principal_mismatch());
-            return proto::CheckQuotaResult {
-                outcome: Some(Outcome::Error(refused)),
-            };
+            let outcome = Some(Outcome::Error(refused));
+            return future::ready(answer(proto::CheckQuotaResult { outcome })).left_future();
         }
-        to_result(self.decide(request, &caller.name).await)
+        match self.decide_from_memory(&request, &caller.name) {
+            Quick::Made(decision) => future::ready(answer(to_result(Ok(decision)))).left_future(),
+            other => {
+                let (handler, caller) = (self.clone(), caller.clone());
+                let decided =
+                    async move { to_result(handler.decide_after(other, &request, &caller.name).await) };
+                decided.map(answer).boxed().right_future()
+            }
+        }
     }
 
     async fn decide(
@@ -240,17 +253,12 @@ impl QuotaService for Handler {
         let caller = auth::caller(&request)?;
         let principal = auth::principal(&request);
         let handler = self.clone();
-        let answers = request.into_inner().map(move |asked| {
-            let (handler, caller, principal) = (handler.clone(), caller.clone(), principal.clone());
-            async move {
-                let asked = asked?;
-                let check = asked.request.unwrap_or_default();
-                let result = handler.decide_one(&check, &caller, principal.as_deref()).await;
-                Ok(proto::CheckQuotaStreamResponse {
-                    correlation_id: asked.correlation_id,
-                    result: Some(result),
-                })
+        let answers = request.into_inner().map(move |asked| match asked {
+            Ok(asked) => {
+                let answer = handler.answer(asked, &caller, principal.as_deref());
+                answer.map(Ok).left_future()
             }
+            Err(status) => future::ready(Err(status)).right_future(),
         });
         Ok(Response::new(Box::pin(
             answers.buffer_unordered(STREAM_CHECKS_AT_ONCE),
