@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use futures::future::try_join_all;
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use octroi_kit::convert::to_proto_time;
 use octroi_proto::{
     errors::v1::ErrorReason,
@@ -16,7 +16,7 @@ use octroi_proto::{
         TrackUsageBatchRequest, TrackUsageRequest, TrackUsageResult, UsageEvent, track_usage_result::Outcome,
     },
 };
-use octroi_tests::harness::fleet::{APPLICATION, Clients, Fleet, OPERATOR, PATIENCE, eventually};
+use octroi_tests::harness::fleet::{APPLICATION, Clients, Fleet, OPERATOR, PATIENCE, eventually, now};
 use sqlx::{Connection as _, PgConnection};
 use tonic::Code;
 
@@ -299,7 +299,7 @@ async fn usage_of_many_hours_is_followed_whatever_the_planner_believes(fleet: &m
 
 /// One unit in each of the last hours.
 async fn send_by_the_hour(app: &Clients, name: &str, hours: u32) -> Result<()> {
-    let now = Timestamp::now();
+    let now = now();
     let events = (0..hours).map(|ago| UsageEvent {
         event_time: Some(to_proto_time(now - SignedDuration::from_hours(ago.into()))),
         ..event(ACCOUNT, &format!("{name}-{ago}"), HOURLY, 1)

@@ -22,6 +22,7 @@ mod replay;
 mod rest;
 mod road;
 mod scripts;
+mod sequences;
 mod sign_up;
 mod story;
 mod stream;
