@@ -298,7 +298,7 @@ async fn no_more_messages_are_handled_at_once_than_the_queue_says() -> Result<()
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_waits_for_what_is_being_handled() -> Result<()> {
     check(async |site| {
-        let tries = Tries::that_succeed().slowly(Duration::from_millis(400));
+        let tries = Tries::that_succeed().slowly(Duration::from_millis(150));
         let running = site.start(&[LEFT], vec![(LEFT, tries.handler())]).await?;
         let (bus, sent) = (running.bus.clone(), message("test.happened"));
         let publish = tokio::spawn(async move { bus.publish(vec![sent]).await });

@@ -39,9 +39,12 @@ async fn an_override_acts_on_every_replica_within_a_second() -> Result<()> {
 }
 
 const ACCOUNT: &str = "acme";
+/// With two consumers each.
+const REPLICAS: usize = 8;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sixteen_consumers_tell_each_share_of_a_limit_once_and_again_after_an_upgrade() -> Result<()> {
-    let fleet = Fleet::builder(Topology::Split).replicas("quota", 8);
+    let fleet = Fleet::builder(Topology::Split).replicas("quota", REPLICAS);
     tell(fleet, sixteen_consumers_tell_each_share_once).await
 }
 

@@ -384,7 +384,8 @@ fn connect_options(config: &DatabaseConfig, service: &str) -> Result<PgConnectOp
             // Statements are planned once, maybe while their tables are empty, and look up a few keys each: none may be
             // planned as a walk through a table that has many rows later. This does not keep the planner from joining two
             // lists row by row: whoever looks up many keys does it in a `LATERAL` that ends with `OFFSET 0` or `FOR
-            // UPDATE`, and whoever changes many rows names them by `ON CONFLICT` or by `= ANY` besides the join.
+            // UPDATE`, and whoever changes many rows names them by `ON CONFLICT` or by `= ANY` alone
+            // (docs/decisions/0006-many-keys.md).
             ("enable_seqscan", "off"),
             ("enable_hashjoin", "off"),
             ("enable_mergejoin", "off"),

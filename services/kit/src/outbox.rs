@@ -132,9 +132,13 @@ async fn publish_some(db: &Db, bus: &Bus) -> Result<Progress, DatabaseError> {
                 .bind(&sent)
                 .execute(&mut *connection)
                 .await?;
+            if kept.is_empty() {
+                return Ok(());
+            }
             sqlx::query(
-                "UPDATE outbox SET claimed_until = now() + make_interval(secs => kept.wait_s)
-                 FROM unnest($1::uuid[], $2::float8[]) AS kept (id, wait_s) WHERE outbox.id = kept.id",
+                "UPDATE outbox
+                 SET claimed_until = now() + make_interval(secs => ($2::float8[])[array_position($1, id)])
+                 WHERE id = ANY($1::uuid[])",
             )
             .bind(&kept)
             .bind(&waits_s)
@@ -165,8 +169,8 @@ async fn claim(db: &Db) -> Result<Vec<OutboxRow>, DatabaseError> {
         Box::pin(async move {
             let rows = sqlx::query_as(
                 "UPDATE outbox SET claimed_until = now() + make_interval(secs => $2), tries = tries + 1
-                 WHERE id IN (SELECT id FROM outbox WHERE claimed_until IS NULL OR claimed_until < now()
-                              ORDER BY sequence LIMIT $1 FOR UPDATE SKIP LOCKED)
+                 WHERE id = ANY (ARRAY(SELECT id FROM outbox WHERE claimed_until IS NULL OR claimed_until < now()
+                                       ORDER BY sequence LIMIT $1 FOR UPDATE SKIP LOCKED))
                  RETURNING id, routing_key, payload, traceparent, occurred_at, tries",
             )
             .bind(BATCH)

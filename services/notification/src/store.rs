@@ -276,12 +276,15 @@ pub async fn claim_mailings(
     now: Timestamp,
 ) -> Result<Vec<Mailing>, DatabaseError> {
     let rows: Vec<MailingRow> = sqlx::query_as(
-        "WITH due AS MATERIALIZED (
-             SELECT notice_id FROM mailing WHERE state = 'unaddressed' AND due_at <= $1
-             ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED)
-         UPDATE mailing SET due_at = $2, tries = mailing.tries + 1
-         FROM due JOIN notice USING (notice_id) WHERE mailing.notice_id = due.notice_id
-         RETURNING mailing.notice_id, mailing.account_id, kind, facts, mailing.tries, mailing.created_at",
+        "WITH claimed AS (
+             UPDATE mailing SET due_at = $2, tries = tries + 1
+             WHERE notice_id = ANY (ARRAY(
+                 SELECT notice_id FROM mailing WHERE state = 'unaddressed' AND due_at <= $1
+                 ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED))
+             RETURNING notice_id, account_id, tries, created_at)
+         SELECT c.notice_id, c.account_id, n.kind, n.facts, c.tries, c.created_at
+         FROM claimed AS c
+         CROSS JOIN LATERAL (SELECT kind, facts FROM notice AS n WHERE n.notice_id = c.notice_id OFFSET 0) AS n",
     )
     .bind(to_sql(now))
     .bind(to_sql(until))

@@ -89,22 +89,22 @@ impl Handler {
     ) -> impl Future<Output = proto::CheckQuotaStreamResponse> + use<> {
         let correlation_id = asked.correlation_id;
         let request = asked.request.unwrap_or_default();
-        let answer = move |result| proto::CheckQuotaStreamResponse {
+        let respond = move |result| proto::CheckQuotaStreamResponse {
             correlation_id,
             result: Some(result),
         };
         if principal.is_some_and(|one| one.account.as_str() != request.account_id) {
             let refused = convert::to_proto_status_error(&principal_mismatch());
             let outcome = Some(Outcome::Error(refused));
-            return future::ready(answer(proto::CheckQuotaResult { outcome })).left_future();
+            return future::ready(respond(proto::CheckQuotaResult { outcome })).left_future();
         }
         match self.decide_from_memory(&request, &caller.name) {
-            Quick::Made(decision) => future::ready(answer(to_result(Ok(decision)))).left_future(),
+            Quick::Made(decision) => future::ready(respond(to_result(Ok(decision)))).left_future(),
             other => {
                 let (handler, caller) = (self.clone(), caller.clone());
                 let decided =
                     async move { to_result(handler.decide_after(other, &request, &caller.name).await) };
-                decided.map(answer).boxed().right_future()
+                decided.map(respond).boxed().right_future()
             }
         }
     }

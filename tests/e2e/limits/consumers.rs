@@ -13,14 +13,14 @@ use octroi_proto::{
     event::{Event as _, QUEUES},
     events::v1::{RecordedUsage, UsageRecorded},
 };
-use octroi_tests::harness::fleet::{APPLICATION, Fleet, OPERATOR, now, roomy_hour};
+use octroi_tests::harness::fleet::{APPLICATION, Fleet, OPERATOR, eventually, now, roomy_hour};
 use prost::Message as _;
 use rand::{SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    ACCOUNT, METRIC,
+    ACCOUNT, METRIC, REPLICAS, made_of,
     replaced::{apply, hour_is},
     thresholds::knows,
 };
@@ -30,6 +30,14 @@ use crate::asks::upsert_account;
 const UNITS: u64 = 4;
 /// How often each message is delivered.
 const DELIVERIES: usize = 3;
+
+/// The first has the service's name alone.
+fn replica_name(number: usize) -> String {
+    match number {
+        1 => "quota".to_owned(),
+        _ => format!("quota-{number}"),
+    }
+}
 
 /// What the ledger would tell of so many units, each message some times, shuffled.
 fn messages(units: u64, seed: u64) -> Vec<Message> {
@@ -92,6 +100,16 @@ pub(super) async fn sixteen_consumers_tell_each_share_once(fleet: &mut Fleet) ->
             }
         })
         .await?;
+        // The others hear of it a moment later, and what they follow until then is measured by the limit of before.
+        for number in 1..=REPLICAS {
+            let replica = fleet.clients_at(APPLICATION, &replica_name(number))?;
+            eventually("the replica has the limit", async || {
+                let (amount, ..) = made_of(&replica, METRIC, Period::Hour).await?;
+                ensure!(amount == limit, "{amount} of {limit}");
+                Ok(())
+            })
+            .await?;
+        }
         // Half of the greater limit is used by then, so that none of its shares is passed yet.
         let told = messages(400, limit);
         for sent in told.chunks(50) {

@@ -119,8 +119,8 @@ pub(crate) async fn delete_ended_sessions(
     limit: i64,
 ) -> Result<u64, DatabaseError> {
     let deleted = sqlx::query(
-        "DELETE FROM session WHERE token_sha256 IN
-         (SELECT token_sha256 FROM session WHERE expires_at <= $1 OR seen_at <= $2 LIMIT $3)",
+        "DELETE FROM session WHERE token_sha256 = ANY (ARRAY(
+             SELECT token_sha256 FROM session WHERE expires_at <= $1 OR seen_at <= $2 LIMIT $3))",
     )
     .bind(to_sql(now))
     .bind(to_sql(idle_since))

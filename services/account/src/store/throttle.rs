@@ -103,8 +103,8 @@ pub(crate) async fn delete_old_counts(
     limit: i64,
 ) -> Result<u64, DatabaseError> {
     let deleted = sqlx::query(
-        "DELETE FROM sign_in_throttle WHERE (subject, key_hash) IN
-         (SELECT subject, key_hash FROM sign_in_throttle WHERE failed_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED)",
+        "DELETE FROM sign_in_throttle WHERE ctid = ANY (ARRAY(
+             SELECT ctid FROM sign_in_throttle WHERE failed_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))",
     )
     .bind(to_sql(before))
     .bind(limit)

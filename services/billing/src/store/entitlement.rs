@@ -91,10 +91,9 @@ pub(crate) async fn claim_entitlements(
     let rows: Vec<String> = sqlx::query_scalar(
         "UPDATE entitlement
          SET push_tries = push_tries + 1, push_at = $1 + least(5 * 2 ^ least(push_tries, 10), 300) * interval '1 second'
-         WHERE account_id IN (
+         WHERE account_id = ANY (ARRAY(
              SELECT account_id FROM entitlement WHERE version_pushed < version AND push_at <= $1
-             ORDER BY push_at LIMIT $2 FOR UPDATE SKIP LOCKED
-         )
+             ORDER BY push_at LIMIT $2 FOR UPDATE SKIP LOCKED))
          RETURNING account_id",
     )
     .bind(to_sql(now))

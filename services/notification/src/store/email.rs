@@ -121,12 +121,11 @@ pub async fn claim_emails(
     now: Timestamp,
 ) -> Result<Vec<Email>, DatabaseError> {
     let rows: Vec<EmailRow> = sqlx::query_as(
-        "WITH due AS MATERIALIZED (
+        "UPDATE email SET due_at = $2, tries = tries + 1
+         WHERE email_id = ANY (ARRAY(
              SELECT email_id FROM email WHERE status = 'queued' AND due_at <= $1
-             ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED)
-         UPDATE email SET due_at = $2, tries = email.tries + 1
-         FROM due WHERE email.email_id = due.email_id
-         RETURNING email.email_id, account_id, recipient, subject, html, text, status, tries, created_at",
+             ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED))
+         RETURNING email_id, account_id, recipient, subject, html, text, status, tries, created_at",
     )
     .bind(to_sql(now))
     .bind(to_sql(until))

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use octroi_core::{AccountId, Charge, SliceId};
 
-use super::{Escrow, purse::Purses};
+use super::{Escrow, pocket::Purse, purse::Purses};
 
 impl Escrow {
     /// Forgets slices that the ledger refused, and has them settled where nobody did it to the end.
@@ -16,14 +16,9 @@ impl Escrow {
 }
 
 impl Purses {
-    /// The slices that this replica has of an account and that others may settle.
-    pub(super) fn own(&self, account: &AccountId) -> Vec<SliceId> {
-        let own = self.read(account, |purse| {
-            let slices = purse.pockets.values().flat_map(|pocket| pocket.wallet.slices());
-            let durable = slices.filter(|held| !held.slice.kept);
-            durable.map(|held| held.slice.id).collect()
-        });
-        own.unwrap_or_default()
+    /// The slices that this replica has of an account.
+    pub(super) fn own(&self, account: &AccountId) -> HashSet<SliceId> {
+        self.read(account, |purse| purse.own()).unwrap_or_default()
     }
 
     /// Notes what the journal has of an account for the ledger, or has no longer.
@@ -60,8 +55,21 @@ impl Purses {
     }
 
     /// Forgets those of an account's slices `own` that are not among `open`.
-    pub(super) fn keep(&self, account: &AccountId, own: &[SliceId], open: &HashSet<SliceId>) {
-        let gone = own.iter().filter(|slice| !open.contains(slice));
+    pub(super) fn keep(&self, account: &AccountId, own: &HashSet<SliceId>, open: &HashSet<SliceId>) {
+        let gone = own.difference(open);
         self.forget(account, &gone.copied().collect::<Vec<SliceId>>());
+    }
+}
+
+impl Purse {
+    fn own(&self) -> HashSet<SliceId> {
+        let slices = self.pockets.values().flat_map(|pocket| pocket.wallet.slices());
+        slices.map(|held| held.slice.id).collect()
+    }
+
+    /// Whether no slice came since there were `own`, and none of those that were `open` went.
+    pub(super) fn has_still(&self, own: &HashSet<SliceId>, open: &HashSet<SliceId>) -> bool {
+        let now = self.own();
+        now.is_subset(own) && open.is_subset(&now)
     }
 }

@@ -6,13 +6,16 @@ use jiff::Timestamp;
 use octroi_core::{AccountId, SliceId};
 use octroi_kit::db::{DatabaseError, Scope};
 
-use super::Escrow;
+use super::{Escrow, pocket::Purse};
 use crate::{
     cache::Part,
     domain::{carve::Granted, decision::Level, window::WindowKey},
     error::Error,
     store,
 };
+
+/// How often windows are read before what was read is believed although slices came or went meanwhile.
+const READS_MAX: u32 = 8;
 
 /// Windows with what they have granted.
 type Windows = Vec<(WindowKey, Granted)>;
@@ -31,8 +34,7 @@ impl Escrow {
         if let Some(levels) = self.0.purses.levels(account, keys, since) {
             return Ok(levels);
         }
-        let own = self.0.purses.own(account);
-        self.levels_in_database(account, keys, own).await
+        self.levels_in_database(account, keys).await
     }
 
     /// The same for who only looks: where this replica has no slices of the account, a copy will do. It has every
@@ -50,10 +52,9 @@ impl Escrow {
         if let Some(levels) = self.0.purses.levels(account, keys, since) {
             return Ok(levels);
         }
-        let own = self.0.purses.own(account);
         if self.0.purses.has_slices(account) || !keys.iter().all(|key| all.contains(key)) {
             // What it spent of them may be in the windows already, which only the database knows.
-            return self.levels_in_database(account, keys, own).await;
+            return self.levels_in_database(account, keys).await;
         }
         let has_all = |copy: &Windows| {
             keys.iter()
@@ -62,7 +63,8 @@ impl Escrow {
         let load = self.find_windows(account, all);
         let windows = self.0.cache.get(account, Part::Usage, has_all, load).await?;
         let named = windows.into_iter().collect::<HashMap<WindowKey, Granted>>();
-        Ok(self.levels_of(account, keys, &named))
+        let levels = self.levels_of(account, keys, &named, |_| true);
+        Ok(levels.unwrap_or_default())
     }
 
     async fn find_windows(&self, account: &AccountId, keys: &[WindowKey]) -> Result<Windows, Error> {
@@ -81,31 +83,37 @@ impl Escrow {
             .collect())
     }
 
-    async fn levels_in_database(
-        &self,
-        account: &AccountId,
-        keys: &[WindowKey],
-        own: Vec<SliceId>,
-    ) -> Result<Vec<Level>, Error> {
-        let windows: Vec<_> = keys.iter().map(|key| (account.clone(), key.clone())).collect();
-        let asked = own.clone();
-        let (open, found) = self
-            .0
-            .db
-            .transaction(Scope::AllAccounts, move |connection| {
-                Box::pin(async move {
-                    let open = store::list_unsealed(connection, &asked).await?;
-                    let found = store::find_windows(connection, &windows).await?;
-                    Ok::<_, DatabaseError>((open, found))
+    /// What was spent of a slice is counted in memory until it is settled, and then in its windows. So whatever was read of
+    /// the windows holds only with the slices that were open then: where others came or went since, it is read again.
+    async fn levels_in_database(&self, account: &AccountId, keys: &[WindowKey]) -> Result<Vec<Level>, Error> {
+        let mut reads = 0;
+        loop {
+            reads += 1;
+            let own = self.0.purses.own(account);
+            let windows: Vec<_> = keys.iter().map(|key| (account.clone(), key.clone())).collect();
+            let asked: Vec<SliceId> = own.iter().copied().collect();
+            let (open, found) = self
+                .0
+                .db
+                .transaction(Scope::AllAccounts, move |connection| {
+                    Box::pin(async move {
+                        store::read_one_snapshot(connection).await?;
+                        let open = store::list_unsealed(connection, &asked).await?;
+                        let found = store::find_windows(connection, &windows).await?;
+                        Ok::<_, DatabaseError>((open, found))
+                    })
                 })
-            })
-            .await?;
-        self.0.purses.keep(account, &own, &open);
-        let named = found
-            .into_iter()
-            .map(|((_, key), granted)| (key, granted))
-            .collect();
-        Ok(self.levels_of(account, keys, &named))
+                .await?;
+            self.0.purses.keep(account, &own, &open);
+            let named = found
+                .into_iter()
+                .map(|((_, key), granted)| (key, granted))
+                .collect();
+            let is_of_now = |purse: &Purse| reads == READS_MAX || purse.has_still(&own, &open);
+            if let Some(levels) = self.levels_of(account, keys, &named, is_of_now) {
+                return Ok(levels);
+            }
+        }
     }
 
     fn levels_of(
@@ -113,11 +121,12 @@ impl Escrow {
         account: &AccountId,
         keys: &[WindowKey],
         found: &HashMap<WindowKey, Granted>,
-    ) -> Vec<Level> {
+        is_of_now: impl FnOnce(&Purse) -> bool,
+    ) -> Option<Vec<Level>> {
         let now = self.0.db.clock().now();
         let granted: Windows = (keys.iter())
             .map(|key| (key.clone(), found.get(key).copied().unwrap_or_default()))
             .collect();
-        self.0.purses.levels_after(account, &granted, now)
+        self.0.purses.levels_after(account, &granted, now, is_of_now)
     }
 }

@@ -374,21 +374,25 @@ impl Purses {
         })?
     }
 
-    /// Where the account stands in windows that were just looked at.
+    /// Where the account stands in windows that were just looked at; none where `is_of_now` says that its slices are
+    /// others by now.
     pub(super) fn levels_after(
         &self,
         account: &AccountId,
         granted: &[(WindowKey, Granted)],
         now: Timestamp,
-    ) -> Vec<Level> {
+        is_of_now: impl FnOnce(&Purse) -> bool,
+    ) -> Option<Vec<Level>> {
         self.with(account, |purse| {
-            (granted.iter())
-                .map(|(key, granted)| {
-                    let wallet = &mut purse.pocket(&key.metric).wallet;
-                    wallet.see(key, *granted, now);
-                    wallet.level_given(key, granted)
-                })
-                .collect()
+            if !is_of_now(purse) {
+                return None;
+            }
+            let level = |(key, granted): &(WindowKey, Granted)| {
+                let wallet = &mut purse.pocket(&key.metric).wallet;
+                wallet.see(key, *granted, now);
+                wallet.level_given(key, granted)
+            };
+            Some(granted.iter().map(level).collect())
         })
     }
 

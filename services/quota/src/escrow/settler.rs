@@ -138,12 +138,12 @@ impl Escrow {
                 Box::pin(async move { apply(connection, &applied, &charges).await })
             })
             .await?;
-        self.windows_changed(slices.iter().map(|slice| slice.account.clone()).collect())
-            .await;
         let now = self.0.db.clock().now();
         for slice in &slices {
             self.0.purses.settled(slice, &granted, now);
         }
+        self.windows_changed(slices.iter().map(|slice| slice.account.clone()).collect())
+            .await;
         metrics::counter!("octroi_quota_slices_total", "outcome" => "settled")
             .increment(u64::try_from(slices.len()).unwrap_or(u64::MAX));
         Ok(slices.into_iter().map(|slice| slice.id).collect())

@@ -128,7 +128,12 @@ impl Service {
                         .any(|item| slice_of(hold.id, &item.metric) == *slice)
                 })
                 .collect();
-            self.escrow.settle_later(extra);
+            if matches!(recording, Ok(LedgerAnswer::Recorded)) {
+                self.escrow.settle_later(extra);
+            } else if let Err(error) = self.escrow.settle(&extra).await {
+                // What it did not pay for is free again with the answer, where that can be had; else the sweep does it.
+                tracing::debug!(error = %error, "what a commit did not need is settled by the next sweep");
+            }
             match recording {
                 Ok(LedgerAnswer::Recorded) => {
                     let overruns = paid.iter().map(|one| one.overrun);

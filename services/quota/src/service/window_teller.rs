@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use octroi_core::{AccountId, Units};
+use octroi_core::{AccountId, ErrorKind, ServiceError as _, Units};
 use octroi_kit::{
     db::{DatabaseError, Db, Scope},
     gather::{Bounds, Gather},
@@ -29,12 +29,11 @@ pub(super) struct Untold {
     pub(super) change: Change,
 }
 
-/// Which accounts have more used than their limits had left.
-type Overdrawn = BTreeSet<AccountId>;
+type Accounts = BTreeSet<AccountId>;
 
 /// Tells windows. Cloning shares it.
 #[derive(Clone, Debug)]
-pub(super) struct WindowTeller(Gather<Vec<Untold>, Result<Overdrawn, DatabaseError>>);
+pub(super) struct WindowTeller(Gather<Vec<Untold>, Result<Accounts, DatabaseError>>);
 
 impl WindowTeller {
     pub(super) fn start(db: &Db) -> Self {
@@ -44,34 +43,59 @@ impl WindowTeller {
         }))
     }
 
-    /// Adds what the events of a request change to their windows, where these were not told before.
-    pub(super) async fn tell(&self, untold: Vec<Untold>) -> Result<Overdrawn, DatabaseError> {
+    /// Adds what the events of a request change to their windows, where these were not told before. Answers which of its
+    /// accounts have more used than their limits had left.
+    pub(super) async fn tell(&self, untold: Vec<Untold>) -> Result<Accounts, DatabaseError> {
         self.0.ask(untold).await?
     }
 }
 
-async fn tell_together(db: Db, requests: Vec<Vec<Untold>>) -> Vec<Result<Overdrawn, DatabaseError>> {
-    let accounts: Vec<Overdrawn> = (requests.iter())
-        .map(|untold| untold.iter().map(|one| one.applied.account.clone()).collect())
-        .collect();
-    let untold: Vec<Untold> = requests.into_iter().flatten().collect();
-    let now = db.clock().now();
-    let told = db.transaction(Scope::AllAccounts, move |connection| {
-        Box::pin(async move { tell(connection, &untold, now).await })
-    });
-    match told.await {
-        Ok(overdrawn) => (accounts.iter())
-            .map(|accounts| Ok(accounts.intersection(&overdrawn).cloned().collect()))
-            .collect(),
-        Err(error) => accounts.iter().map(|_| Err(error.shared())).collect(),
+async fn tell_together(db: Db, requests: Vec<Vec<Untold>>) -> Vec<Result<Accounts, DatabaseError>> {
+    let all: Vec<Untold> = requests.iter().flatten().cloned().collect();
+    let mut told = tell_at_once(&db, all.clone()).await;
+    if matches!(told, Err(DatabaseError::Busy(_))) {
+        // Two transactions that met new windows in another order; once more settles it.
+        told = tell_at_once(&db, all).await;
     }
+    match told {
+        Ok(overdrawn) => {
+            let theirs = |untold: &Vec<Untold>| {
+                let accounts = untold.iter().map(|one| &one.applied.account);
+                accounts
+                    .filter(|account| overdrawn.contains(*account))
+                    .cloned()
+                    .collect()
+            };
+            requests.iter().map(|untold| Ok(theirs(untold))).collect()
+        }
+        Err(error) => {
+            tracing::warn!(error = %error, error.source = ?std::error::Error::source(&error), "windows cannot be told");
+            if error.kind() == ErrorKind::Unavailable || requests.len() == 1 {
+                return requests.iter().map(|_| Err(error.shared())).collect();
+            }
+            // It is the fault of one of them, and the others need not share it.
+            let mut answers = Vec::with_capacity(requests.len());
+            for untold in requests {
+                answers.push(tell_at_once(&db, untold).await);
+            }
+            answers
+        }
+    }
+}
+
+async fn tell_at_once(db: &Db, untold: Vec<Untold>) -> Result<Accounts, DatabaseError> {
+    let now = db.clock().now();
+    db.transaction(Scope::AllAccounts, move |connection| {
+        Box::pin(async move { tell(connection, &untold, now).await })
+    })
+    .await
 }
 
 async fn tell(
     connection: &mut PgConnection,
     untold: &[Untold],
     now: Timestamp,
-) -> Result<Overdrawn, DatabaseError> {
+) -> Result<Accounts, DatabaseError> {
     let events: Vec<Applied> = untold.iter().map(|one| one.applied.clone()).collect();
     let mut new = store::insert_applied(connection, &events, now).await?;
     let mut changes: BTreeMap<AccountWindow, Change> = BTreeMap::new();
@@ -88,8 +112,13 @@ async fn tell(
     }
     let used = untold.iter().filter(|one| one.change.overrun > 0);
     let windows = used.flat_map(|one| &one.windows);
-    let limited: BTreeMap<AccountWindow, Units> = windows
-        .filter_map(|(window, max)| Some((window.clone(), (*max)?)))
-        .collect();
+    let mut limited: BTreeMap<AccountWindow, Units> = BTreeMap::new();
+    for (window, max) in windows {
+        if let Some(max) = *max {
+            // One of two requests may have read the limit before it was lowered.
+            let least = limited.entry(window.clone()).or_insert(max);
+            *least = max.min(*least);
+        }
+    }
     overdrawn(connection, &limited.into_iter().collect::<Vec<_>>()).await
 }

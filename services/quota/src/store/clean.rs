@@ -12,17 +12,16 @@ pub async fn delete_old(
     at_once: i64,
 ) -> Result<u64, DatabaseError> {
     let holds = sqlx::query(
-        "DELETE FROM slice WHERE id IN (SELECT id FROM slice WHERE state = 'sealed' AND hard_end_at < $1
-                                        ORDER BY hard_end_at LIMIT $2)",
+        "DELETE FROM slice WHERE id = ANY (ARRAY(
+             SELECT id FROM slice WHERE state = 'sealed' AND hard_end_at < $1 ORDER BY hard_end_at LIMIT $2))",
     )
     .bind(to_sql(before))
     .bind(at_once)
     .execute(&mut *connection)
     .await?;
     let applied = sqlx::query(
-        "DELETE FROM applied_event WHERE (account_id, source, event_id) IN
-             (SELECT account_id, source, event_id FROM applied_event WHERE applied_at < $1
-              ORDER BY applied_at LIMIT $2)",
+        "DELETE FROM applied_event WHERE ctid = ANY (ARRAY(
+             SELECT ctid FROM applied_event WHERE applied_at < $1 ORDER BY applied_at LIMIT $2))",
     )
     .bind(to_sql(before))
     .bind(at_once)

@@ -172,15 +172,14 @@ pub async fn close_slices(
     now: Timestamp,
 ) -> Result<Vec<SliceRow>, DatabaseError> {
     let statement = format!(
-        "WITH named AS MATERIALIZED (
-             SELECT id, state FROM slice
+        "UPDATE slice AS s SET state = 'closing',
+                abandoned = s.abandoned OR (s.state = 'open' AND s.buffered AND s.owner <> $2)
+         WHERE s.id = ANY (ARRAY(
+             SELECT id FROM slice
              WHERE id = ANY($1) AND (state = 'closing' OR state = 'open' AND
                                      (NOT buffered OR owner = $2 OR hard_end_at <= $3))
-             ORDER BY id FOR UPDATE)
-         UPDATE slice AS s SET state = 'closing',
-                abandoned = s.abandoned OR (named.state = 'open' AND buffered AND owner <> $2)
-         FROM named
-         WHERE s.id = ANY($1) AND s.id = named.id RETURNING {SLICE_COLUMNS}"
+             ORDER BY id FOR UPDATE))
+         RETURNING {SLICE_COLUMNS}"
     );
     let rows: Vec<StoredSlice> = sqlx::query_as(sqlx::AssertSqlSafe(statement))
         .bind(ids(slices))
@@ -206,11 +205,11 @@ pub async fn apply_charges(
         .map(|(slice, charge)| (slice.uuid(), charge.as_i64()))
         .unzip();
     let applied: Vec<Uuid> = sqlx::query_scalar(
-        "WITH given AS (SELECT * FROM unnest($1::uuid[], $2::bigint[]) AS c (id, charge)),
-              gone AS (DELETE FROM slice USING given
-                       WHERE slice.id = ANY($1) AND slice.id = given.id AND state = 'closing' AND kind <> 'hold' RETURNING slice.id),
-              kept AS (UPDATE slice SET state = 'sealed', charge = given.charge FROM given
-                       WHERE slice.id = ANY($1) AND slice.id = given.id AND state = 'closing' AND kind = 'hold' RETURNING slice.id)
+        "WITH ours AS MATERIALIZED (SELECT id, kind FROM slice WHERE id = ANY($1::uuid[]) AND state = 'closing'
+                                    ORDER BY id FOR UPDATE),
+              gone AS (DELETE FROM slice WHERE id = ANY (ARRAY(SELECT id FROM ours WHERE kind <> 'hold')) RETURNING id),
+              kept AS (UPDATE slice SET state = 'sealed', charge = ($2::bigint[])[array_position($1, id)]
+                       WHERE id = ANY (ARRAY(SELECT id FROM ours WHERE kind = 'hold')) RETURNING id)
          SELECT id FROM gone UNION ALL SELECT id FROM kept",
     )
     .bind(ids)
@@ -284,11 +283,11 @@ pub async fn list_slices(
             limit,
         } => {
             sqlx::query_as(select(
-                "s.id IN ((SELECT id FROM slice WHERE state = 'open' AND spend_until <= $1
+                "s.id = ANY (ARRAY((SELECT id FROM slice WHERE state = 'open' AND spend_until <= $1
                            AND (NOT buffered OR hard_end_at <= $1) ORDER BY spend_until LIMIT $3)
                           UNION ALL (SELECT id FROM slice WHERE state = 'closing' LIMIT $3)
                           UNION ALL (SELECT id FROM slice WHERE state = 'open' AND kind <> 'hold' AND NOT buffered
-                                     AND owner NOT IN (SELECT id FROM replica WHERE seen_at >= $2) LIMIT $3))",
+                                     AND owner NOT IN (SELECT id FROM replica WHERE seen_at >= $2) LIMIT $3)))",
             ))
             .bind(to_sql(now))
             .bind(to_sql(seen_since))

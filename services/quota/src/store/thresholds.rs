@@ -60,18 +60,17 @@ pub async fn claim_standing(
     limit: i64,
 ) -> Result<BTreeSet<AccountWindow>, DatabaseError> {
     let rows: Vec<(String, String, String, OffsetDateTime, Option<OffsetDateTime>)> = sqlx::query_as(
-        "WITH due AS MATERIALIZED (
-             SELECT account_id, metric, period, start_at, limit_amount, threshold_percent FROM crossed_threshold
-             WHERE notified AND back_at IS NULL AND looked_at < $1
-             ORDER BY looked_at LIMIT $3 FOR UPDATE SKIP LOCKED),
-         claimed AS (
-             UPDATE crossed_threshold AS c SET looked_at = $2 FROM due
-             WHERE c.account_id = due.account_id AND c.metric = due.metric AND c.period = due.period
-               AND c.start_at = due.start_at AND c.limit_amount = due.limit_amount
-               AND c.threshold_percent = due.threshold_percent
+        "WITH claimed AS (
+             UPDATE crossed_threshold AS c SET looked_at = $2
+             WHERE c.ctid = ANY (ARRAY(
+                 SELECT ctid FROM crossed_threshold WHERE notified AND back_at IS NULL AND looked_at < $1
+                 ORDER BY looked_at LIMIT $3 FOR UPDATE SKIP LOCKED))
              RETURNING c.account_id, c.metric, c.period, c.start_at)
-         SELECT DISTINCT account_id, metric, period, start_at, w.end_at
-         FROM claimed JOIN quota_window w USING (account_id, metric, period, start_at)",
+         SELECT DISTINCT c.account_id, c.metric, c.period, c.start_at, w.end_at
+         FROM claimed AS c
+         CROSS JOIN LATERAL (SELECT end_at FROM quota_window AS w
+                             WHERE w.account_id = c.account_id AND w.metric = c.metric AND w.period = c.period
+                               AND w.start_at = c.start_at OFFSET 0) AS w",
     )
     .bind(to_sql(before))
     .bind(to_sql(now))

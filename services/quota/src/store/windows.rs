@@ -27,6 +27,14 @@ fn gate(account: &AccountId) -> i32 {
     (hash % GATES).cast_signed()
 }
 
+/// Lets all that the transaction reads be of one instant. It must come first.
+pub async fn read_one_snapshot(connection: &mut PgConnection) -> Result<(), DatabaseError> {
+    sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
 /// Lets no limit of these accounts change before the transaction ends.
 pub async fn share_gates<'a>(
     connection: &mut PgConnection,

@@ -62,10 +62,11 @@ pub async fn insert_events(
 pub async fn delete_events(connection: &mut PgConnection, events: &[&Accepted]) -> Result<(), DatabaseError> {
     let identities: Vec<&Identity> = events.iter().map(|one| &one.event.identity).collect();
     let deleted = sqlx::query(
-        "DELETE FROM usage_event
-         USING unnest($1::text[], $2::text[], $3::text[]) AS gone (account_id, source, event_id)
-         WHERE usage_event.account_id = ANY($1) AND usage_event.account_id = gone.account_id
-           AND usage_event.source = gone.source AND usage_event.event_id = gone.event_id",
+        "DELETE FROM usage_event WHERE ctid = ANY (ARRAY(
+             SELECT e.ctid FROM unnest($1::text[], $2::text[], $3::text[]) AS gone (account_id, source, event_id)
+             CROSS JOIN LATERAL (SELECT ctid FROM usage_event AS e
+                                 WHERE e.account_id = gone.account_id AND e.source = gone.source
+                                   AND e.event_id = gone.event_id OFFSET 0) AS e))",
     )
     .bind(
         identities

@@ -78,13 +78,25 @@ pub async fn sum_buckets(
     let rows: Vec<(String, i64, String, i64)> = sqlx::query_as(
         "SELECT r.metric, b.place, sum(r.amount)::text, sum(r.events)::bigint
          FROM unnest($3::timestamptz[], $4::timestamptz[]) WITH ORDINALITY AS b (start_at, end_at, place)
-         JOIN rollup_quarter r ON r.account_id = $1 AND r.metric = ANY($2) AND r.bucket_at >= b.start_at AND r.bucket_at < b.end_at
+         CROSS JOIN LATERAL (SELECT * FROM rollup_quarter AS r
+                             WHERE r.account_id = $1 AND r.metric = ANY($2) AND r.bucket_at >= b.start_at
+                               AND r.bucket_at < b.end_at OFFSET 0) AS r
          GROUP BY r.metric, b.place",
     )
     .bind(account.as_str())
     .bind(metrics.iter().map(MetricSlug::as_str).collect::<Vec<_>>())
-    .bind(windows.iter().map(|window| to_sql(window.start)).collect::<Vec<_>>())
-    .bind(windows.iter().map(|window| to_sql(window.end)).collect::<Vec<_>>())
+    .bind(
+        windows
+            .iter()
+            .map(|window| to_sql(window.start))
+            .collect::<Vec<_>>(),
+    )
+    .bind(
+        windows
+            .iter()
+            .map(|window| to_sql(window.end))
+            .collect::<Vec<_>>(),
+    )
     .fetch_all(connection)
     .await
     .map_err(DatabaseError::from)?;

@@ -163,8 +163,7 @@ pub async fn correct_spends(
     if !ids.is_empty() {
         // All of them are locked by this transaction already, so their order is of no matter.
         let done = sqlx::query(
-            "UPDATE slice_spend SET spent = c.spent FROM unnest($1::uuid[], $2::bigint[]) AS c (slice_id, spent)
-             WHERE slice_spend.slice_id = ANY($1) AND slice_spend.slice_id = c.slice_id",
+            "UPDATE slice_spend SET spent = ($2::bigint[])[array_position($1, slice_id)] WHERE slice_id = ANY($1::uuid[])",
         )
         .bind(&ids)
         .bind(spent)
@@ -178,9 +177,8 @@ pub async fn correct_spends(
         .collect();
     if !changed.is_empty() {
         let done = sqlx::query(
-            "UPDATE level SET amount = c.amount
-             FROM unnest($1::text[], $2::text[], $3::bigint[]) AS c (account_id, metric, amount)
-             WHERE level.account_id = ANY($1) AND level.account_id = c.account_id AND level.metric = c.metric",
+            "INSERT INTO level (account_id, metric, amount) SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[])
+             ON CONFLICT (account_id, metric) DO UPDATE SET amount = excluded.amount",
         )
         .bind(changed.iter().map(|(key, _)| key.0.as_str()).collect::<Vec<_>>())
         .bind(changed.iter().map(|(key, _)| key.1.as_str()).collect::<Vec<_>>())
@@ -245,8 +243,8 @@ pub async fn delete_ended_slices(
     limit: u64,
 ) -> Result<u64, DatabaseError> {
     let done = sqlx::query(
-        "DELETE FROM slice_spend WHERE slice_id IN
-             (SELECT slice_id FROM slice_spend WHERE hard_end_at < $1 ORDER BY hard_end_at LIMIT $2)",
+        "DELETE FROM slice_spend WHERE slice_id = ANY (ARRAY(
+             SELECT slice_id FROM slice_spend WHERE hard_end_at < $1 ORDER BY hard_end_at LIMIT $2))",
     )
     .bind(to_sql(before))
     .bind(i64::try_from(limit).unwrap_or(i64::MAX))
