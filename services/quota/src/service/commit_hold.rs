@@ -128,11 +128,10 @@ impl Service {
                         .any(|item| slice_of(hold.id, &item.metric) == *slice)
                 })
                 .collect();
-            if matches!(recording, Ok(LedgerAnswer::Recorded)) {
+            // What it did not pay for is free again with the answer, where that can be had.
+            let for_nothing = !matches!(recording, Ok(LedgerAnswer::Recorded));
+            if !for_nothing || self.escrow.settle(&extra).await.is_err() {
                 self.escrow.settle_later(extra);
-            } else if let Err(error) = self.escrow.settle(&extra).await {
-                // What it did not pay for is free again with the answer, where that can be had; else the sweep does it.
-                tracing::debug!(error = %error, "what a commit did not need is settled by the next sweep");
             }
             match recording {
                 Ok(LedgerAnswer::Recorded) => {
