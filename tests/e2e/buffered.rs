@@ -10,8 +10,9 @@ use octroi_proto::{
     errors::v1::ErrorReason,
     quota::v1::{CheckQuotaRequest, CheckQuotaResponse},
 };
-use octroi_tests::harness::fleet::{
-    APPLICATION, Clients, Fleet, OPERATOR, Topology, eventually, roomy_hour, tell, within,
+use octroi_tests::harness::{
+    catalog,
+    fleet::{APPLICATION, Clients, Fleet, OPERATOR, Topology, eventually, roomy_hour, tell, within},
 };
 use tonic::{Code, Status};
 
@@ -53,15 +54,12 @@ const AT_ONCE: usize = 64;
 /// Lets accounts without a subscription click so often an hour.
 pub(crate) async fn apply_catalog(fleet: &Fleet) -> Result<(Clients, Clients)> {
     let (app, operator) = (fleet.clients(APPLICATION)?, fleet.clients(OPERATOR)?);
-    let metric = "metrics:
-  - { slug: clicks, kind: flow, aggregation: sum, recording: buffered, unit: click, name: { en: Clicks, fr: Clics } }
-";
+    let metric = format!(
+        "{{ slug: {METRIC}, kind: flow, aggregation: sum, recording: buffered, unit: click, \
+         name: {{ en: Clicks, fr: Clics }} }}"
+    );
     let limit = format!("{{ metric: {METRIC}, period: hour, amount: {LIMIT}, mode: hard }}");
-    let (before, free) = octroi_fleet::seed::CATALOG
-        .split_once("- slug: free")
-        .unwrap_or_default();
-    let free = free.replacen("limits:\n", &format!("limits:\n      - {limit}\n"), 1);
-    let document = format!("{}- slug: free{free}", before.replacen("metrics:\n", metric, 1));
+    let document = catalog::with(&[metric], &[limit])?;
     operator
         .billing
         .clone()
@@ -82,8 +80,7 @@ pub(crate) async fn apply_catalog(fleet: &Fleet) -> Result<(Clients, Clients)> {
 }
 
 async fn click(app: &Clients, request_id: &str, amount: i64) -> Result<CheckQuotaResponse, Status> {
-    let request = consume(ACCOUNT, request_id, &[(METRIC, amount)]);
-    Ok(app.quota.clone().check_quota(request).await?.into_inner())
+    decide(app, consume(ACCOUNT, request_id, &[(METRIC, amount)])).await
 }
 
 async fn what_is_answered_at_once_is_in_the_ledger_soon_and_never_above_the_limit(

@@ -7,12 +7,13 @@ use octroi_proto::{
     errors::v1::ErrorReason,
     quota::v1::{CheckQuotaRequest, CheckQuotaResponse},
 };
-use octroi_tests::harness::fleet::{
-    APPLICATION, Clients, Fleet, OPERATOR, Topology, eventually, roomy_hour, tell,
+use octroi_tests::harness::{
+    catalog,
+    fleet::{APPLICATION, Clients, Fleet, OPERATOR, Topology, eventually, roomy_hour, tell},
 };
 use tonic::{Code, Status};
 
-use crate::asks::{check_refusal, consume, ledger_total, peek, refusal, standing, upsert_account};
+use crate::asks::{check_refusal, consume, decide, ledger_total, peek, refusal, standing, upsert_account};
 
 const ACCOUNT: &str = "acme";
 /// A hundred an hour: HARD with LEASE.
@@ -24,24 +25,20 @@ const ALLOWED: &str = "jobs.allowed";
 
 async fn apply_catalog(fleet: &Fleet) -> Result<(Clients, Clients)> {
     let (app, operator) = (fleet.clients(APPLICATION)?, fleet.clients(OPERATOR)?);
-    let (mut metrics, mut limits) = ("metrics:\n".to_owned(), "limits:\n".to_owned());
+    let (mut metrics, mut limits) = (Vec::new(), Vec::new());
     for (slug, mode, policy) in [
         (LEASED, "hard", "lease"),
         (DENIED, "hard", "deny"),
         (ALLOWED, "soft", "allow"),
     ] {
-        metrics += &format!(
-            "  - {{ slug: {slug}, kind: flow, aggregation: sum, unit: job, name: {{ en: Jobs, fr: Travaux }} }}\n"
-        );
-        limits += &format!(
-            "      - {{ metric: {slug}, period: hour, amount: 100, mode: {mode}, unreachable: {policy} }}\n"
-        );
+        metrics.push(format!(
+            "{{ slug: {slug}, kind: flow, aggregation: sum, unit: job, name: {{ en: Jobs, fr: Travaux }} }}"
+        ));
+        limits.push(format!(
+            "{{ metric: {slug}, period: hour, amount: 100, mode: {mode}, unreachable: {policy} }}"
+        ));
     }
-    let (before, free) = octroi_fleet::seed::CATALOG
-        .split_once("- slug: free")
-        .unwrap_or_default();
-    let free = free.replacen("limits:\n", &limits, 1);
-    let document = format!("{}- slug: free{free}", before.replacen("metrics:\n", &metrics, 1));
+    let document = catalog::with(&metrics, &limits)?;
     operator
         .billing
         .clone()
@@ -63,10 +60,6 @@ async fn apply_catalog(fleet: &Fleet) -> Result<(Clients, Clients)> {
 
 async fn ask(app: &Clients, id: &str, metric: &str, amount: i64) -> Result<CheckQuotaResponse, Status> {
     decide(app, consume(ACCOUNT, id, &[(metric, amount)])).await
-}
-
-async fn decide(app: &Clients, request: CheckQuotaRequest) -> Result<CheckQuotaResponse, Status> {
-    Ok(app.quota.clone().check_quota(request).await?.into_inner())
 }
 
 /// A part of each limit comes into the memory of the replica.

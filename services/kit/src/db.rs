@@ -189,6 +189,21 @@ impl ServiceError for DatabaseError {
     }
 }
 
+/// Does `work`, and once more where others were in its way: two transactions that met new rows in another order do not
+/// meet a second time.
+///
+/// # Errors
+/// What `work` answered last.
+pub async fn again_if_busy<T, F>(work: impl Fn() -> F) -> Result<T, DatabaseError>
+where
+    F: Future<Output = Result<T, DatabaseError>>,
+{
+    match work().await {
+        Err(DatabaseError::Busy(_)) => work().await,
+        other => other,
+    }
+}
+
 /// Refuses a statement that touched another number of rows than it must.
 ///
 /// # Errors

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use octroi_proto::common::v1::Period;
+use octroi_tests::harness::catalog;
 use rand::{Rng as _, rngs::StdRng, seq::IndexedRandom as _};
 
 /// Answered once the ledger has it.
@@ -56,42 +57,28 @@ pub(super) const LIMITS: [Limit; 6] = [
 
 /// The demo's catalog, with these limits for those who have bought nothing.
 pub(super) fn catalog() -> Result<String> {
-    let (before, free) = octroi_fleet::seed::CATALOG
-        .split_once("- slug: free")
-        .context("the demo has a plan that is free")?;
-    let kinds = [
+    let metrics = [
         (CALLS, "flow", "durable"),
         (CLICKS, "flow", "buffered"),
         (SEATS, "level", "durable"),
-    ];
-    let mut metrics = "metrics:\n".to_owned();
-    for (slug, kind, recording) in kinds {
-        metrics += &format!(
-            "  - {{ slug: {slug}, kind: {kind}, aggregation: sum, recording: {recording}, unit: unit, name: {{ en: \
-             {slug}, fr: {slug} }} }}\n"
-        );
-    }
-    let mut limits = "limits:\n".to_owned();
-    for one in &LIMITS {
+    ]
+    .map(|(slug, kind, recording)| {
+        format!(
+            "{{ slug: {slug}, kind: {kind}, aggregation: sum, recording: {recording}, unit: unit, \
+             name: {{ en: {slug}, fr: {slug} }} }}"
+        )
+    });
+    let limits = LIMITS.each_ref().map(|one| {
         let ceiling = match one.most {
             Some(most) if one.mode == "soft" => format!(", ceiling: {most}"),
             _ => String::new(),
         };
-        let period = one
-            .period
-            .as_str_name()
-            .trim_start_matches("PERIOD_")
-            .to_lowercase();
-        limits += &format!(
-            "      - {{ metric: {}, period: {period}, amount: {}, mode: {}{ceiling} }}\n",
-            one.metric, one.amount, one.mode
-        );
-    }
-    Ok(format!(
-        "{}- slug: free{}",
-        before.replacen("metrics:\n", &metrics, 1),
-        free.replacen("limits:\n", &limits, 1)
-    ))
+        let period = one.period.as_str_name().trim_start_matches("PERIOD_");
+        let (metric, period) = (one.metric, period.to_lowercase());
+        let (amount, mode) = (one.amount, one.mode);
+        format!("{{ metric: {metric}, period: {period}, amount: {amount}, mode: {mode}{ceiling} }}")
+    });
+    catalog::with(&metrics, &limits)
 }
 
 /// What is asked for next.

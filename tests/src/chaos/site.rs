@@ -17,6 +17,7 @@ use tempfile::TempDir;
 use super::proxy::Proxy;
 use crate::harness::{
     backends::{RabbitMqServer, RedisServer, Servers},
+    catalog,
     fleet::{APPLICATION, Clients, Fleet, OPERATOR, Topology, eventually, open_dir},
     port::Port,
 };
@@ -273,17 +274,12 @@ fn callers(fleet: &Fleet, doors: &Doors) -> Result<Vec<Vec<Clients>>> {
 /// The seed's catalog with a buffered metric, of which accounts without a subscription have some.
 async fn apply_catalog(operator: &Clients) -> Result<()> {
     let metric = format!(
-        "metrics:\n  - {{ slug: {BUFFERED}, kind: flow, aggregation: sum, recording: buffered, unit: click, \
-         name: {{ en: Clicks, fr: Clics }} }}\n"
+        "{{ slug: {BUFFERED}, kind: flow, aggregation: sum, recording: buffered, unit: click, \
+         name: {{ en: Clicks, fr: Clics }} }}"
     );
-    let limits = ["hour", "day", "month"].map(|period| {
-        format!("      - {{ metric: {BUFFERED}, period: {period}, amount: 60, mode: hard }}\n")
-    });
-    let (before, free) = (octroi_fleet::seed::CATALOG)
-        .split_once("- slug: free")
-        .context("a plan that is free")?;
-    let free = free.replacen("limits:\n", &format!("limits:\n{}", limits.concat()), 1);
-    let document = format!("{}- slug: free{free}", before.replacen("metrics:\n", &metric, 1));
+    let limits = ["hour", "day", "month"]
+        .map(|period| format!("{{ metric: {BUFFERED}, period: {period}, amount: 60, mode: hard }}"));
+    let document = catalog::with(&[metric], &limits)?;
     let apply = ApplyCatalogRequest { document };
     operator.billing.clone().apply_catalog(apply).await?;
     Ok(())

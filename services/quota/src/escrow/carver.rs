@@ -8,7 +8,7 @@ use std::{
 use jiff::Timestamp;
 use octroi_core::{AccountId, MetricSlug, SliceId, Units};
 use octroi_kit::{
-    db::{DatabaseError, Db, Scope},
+    db::{DatabaseError, Db, Scope, again_if_busy},
     gather::{Bounds, Gather},
 };
 use sqlx::PgConnection;
@@ -131,12 +131,7 @@ impl Carver {
 
 async fn carve_together(db: Db, calls: Vec<Call>) -> Vec<Result<Vec<Answer>, DatabaseError>> {
     let calls = Arc::new(calls);
-    let mut carved = carve(&db, &calls).await;
-    if matches!(carved, Err(DatabaseError::Busy(_))) {
-        // Two transactions that met new windows in another order; once more settles it.
-        carved = carve(&db, &calls).await;
-    }
-    match carved {
+    match again_if_busy(|| carve(&db, &calls)).await {
         Ok(carved) => carved.into_iter().map(Ok).collect(),
         Err(error) => {
             tracing::warn!(error = %error, error.source = ?std::error::Error::source(&error), "slices cannot be carved");

@@ -1,6 +1,6 @@
 //! Where an account stands: what its windows have granted, and what this replica has spent of its slices.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
 use octroi_core::{AccountId, SliceId};
@@ -63,8 +63,11 @@ impl Escrow {
         let load = self.find_windows(account, all);
         let windows = self.0.cache.get(account, Part::Usage, has_all, load).await?;
         let named = windows.into_iter().collect::<HashMap<WindowKey, Granted>>();
-        let levels = self.levels_of(account, keys, &named, |_| true);
-        Ok(levels.unwrap_or_default())
+        let none = HashSet::new();
+        match self.levels_of(account, keys, &named, |purse| purse.has_still(&none, &none)) {
+            Some(levels) => Ok(levels),
+            None => self.levels_in_database(account, keys).await,
+        }
     }
 
     async fn find_windows(&self, account: &AccountId, keys: &[WindowKey]) -> Result<Windows, Error> {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use octroi_core::{AccountId, ErrorKind, ServiceError as _, Units};
 use octroi_kit::{
-    db::{DatabaseError, Db, Scope},
+    db::{DatabaseError, Db, Scope, again_if_busy},
     gather::{Bounds, Gather},
 };
 use sqlx::PgConnection;
@@ -52,12 +52,7 @@ impl WindowTeller {
 
 async fn tell_together(db: Db, requests: Vec<Vec<Untold>>) -> Vec<Result<Accounts, DatabaseError>> {
     let all: Vec<Untold> = requests.iter().flatten().cloned().collect();
-    let mut told = tell_at_once(&db, all.clone()).await;
-    if matches!(told, Err(DatabaseError::Busy(_))) {
-        // Two transactions that met new windows in another order; once more settles it.
-        told = tell_at_once(&db, all).await;
-    }
-    match told {
+    match again_if_busy(|| tell_at_once(&db, all.clone())).await {
         Ok(overdrawn) => {
             let theirs = |untold: &Vec<Untold>| {
                 let accounts = untold.iter().map(|one| &one.applied.account);

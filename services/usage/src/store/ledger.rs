@@ -60,7 +60,7 @@ pub async fn insert_events(
 /// Takes back events that this transaction has inserted. Nobody else has seen them, and nobody else can take
 /// their identities before the transaction ends.
 pub async fn delete_events(connection: &mut PgConnection, events: &[&Accepted]) -> Result<(), DatabaseError> {
-    let identities: Vec<&Identity> = events.iter().map(|one| &one.event.identity).collect();
+    let (accounts, sources, event_ids) = columns(events.iter().map(|one| &one.event.identity));
     let deleted = sqlx::query(
         "DELETE FROM usage_event WHERE ctid = ANY (ARRAY(
              SELECT e.ctid FROM unnest($1::text[], $2::text[], $3::text[]) AS gone (account_id, source, event_id)
@@ -68,24 +68,9 @@ pub async fn delete_events(connection: &mut PgConnection, events: &[&Accepted]) 
                                  WHERE e.account_id = gone.account_id AND e.source = gone.source
                                    AND e.event_id = gone.event_id OFFSET 0) AS e))",
     )
-    .bind(
-        identities
-            .iter()
-            .map(|one| one.account.as_str())
-            .collect::<Vec<_>>(),
-    )
-    .bind(
-        identities
-            .iter()
-            .map(|one| one.source.as_str())
-            .collect::<Vec<_>>(),
-    )
-    .bind(
-        identities
-            .iter()
-            .map(|one| one.event_id.as_str())
-            .collect::<Vec<_>>(),
-    )
+    .bind(accounts)
+    .bind(sources)
+    .bind(event_ids)
     .execute(connection)
     .await?;
     expect_rows(
@@ -100,6 +85,13 @@ pub async fn current_transaction(connection: &mut PgConnection) -> Result<u64, D
         .fetch_one(connection)
         .await?;
     number.parse().map_err(corrupt("transaction"))
+}
+
+/// Accounts, sources and event ids.
+fn columns<'i>(identities: impl Iterator<Item = &'i Identity>) -> (Vec<&'i str>, Vec<&'i str>, Vec<&'i str>) {
+    identities
+        .map(|one| (one.account.as_str(), one.source.as_str(), one.event_id.as_str()))
+        .collect()
 }
 
 fn identity((account, source, event_id): (String, String, String)) -> Result<Identity, DatabaseError> {
@@ -118,6 +110,7 @@ pub async fn list_known(
     if identities.is_empty() {
         return Ok(HashMap::new());
     }
+    let (accounts, sources, event_ids) = columns(identities.iter().copied());
     let rows: Vec<(String, String, String, Vec<u8>, OffsetDateTime, bool)> = sqlx::query_as(
         "SELECT account_id, source, event_id, payload_hash, recorded_at, origin = 'denial'
          FROM unnest($1::text[], $2::text[], $3::text[]) AS asked (account_id, source, event_id)
@@ -125,24 +118,9 @@ pub async fn list_known(
                              WHERE e.account_id = asked.account_id AND e.source = asked.source
                                AND e.event_id = asked.event_id OFFSET 0) AS e",
     )
-    .bind(
-        identities
-            .iter()
-            .map(|one| one.account.as_str())
-            .collect::<Vec<_>>(),
-    )
-    .bind(
-        identities
-            .iter()
-            .map(|one| one.source.as_str())
-            .collect::<Vec<_>>(),
-    )
-    .bind(
-        identities
-            .iter()
-            .map(|one| one.event_id.as_str())
-            .collect::<Vec<_>>(),
-    )
+    .bind(accounts)
+    .bind(sources)
+    .bind(event_ids)
     .fetch_all(connection)
     .await?;
     rows.into_iter()

@@ -1,6 +1,8 @@
 //! The catalog of the bench: the demo's, with metrics of which each has an hour, a day and a month.
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
+
+use crate::harness::catalog;
 
 /// Answered from memory and recorded later; its limits are far.
 pub(super) const CLICKS: &str = "bench.clicks";
@@ -30,24 +32,18 @@ const METRICS: [(&str, &str, u64); 5] = [
 
 /// The catalog as a document.
 pub(super) fn document() -> Result<String> {
-    let (before, free) = octroi_fleet::seed::CATALOG
-        .split_once("- slug: free")
-        .context("the demo has a plan that is free")?;
-    let (mut metrics, mut limits) = ("metrics:\n".to_owned(), "limits:\n".to_owned());
+    let (mut metrics, mut limits) = (Vec::new(), Vec::new());
     for (slug, recording, amount) in METRICS {
-        metrics += &format!(
-            "  - {{ slug: {slug}, kind: flow, aggregation: sum, recording: {recording}, unit: unit, \
-             name: {{ en: {slug}, fr: {slug} }} }}\n"
-        );
+        metrics.push(format!(
+            "{{ slug: {slug}, kind: flow, aggregation: sum, recording: {recording}, unit: unit, \
+             name: {{ en: {slug}, fr: {slug} }} }}"
+        ));
         // The month is what can be reached, so that no hour that ends changes what a case is about.
         for (period, amount) in [("hour", FAR_LIMIT), ("day", FAR_LIMIT), ("month", amount)] {
-            limits +=
-                &format!("      - {{ metric: {slug}, period: {period}, amount: {amount}, mode: hard }}\n");
+            limits.push(format!(
+                "{{ metric: {slug}, period: {period}, amount: {amount}, mode: hard }}"
+            ));
         }
     }
-    Ok(format!(
-        "{}- slug: free{}",
-        before.replacen("metrics:\n", &metrics, 1),
-        free.replacen("limits:\n", &limits, 1)
-    ))
+    catalog::with(&metrics, &limits)
 }
