@@ -1,9 +1,9 @@
 //! Calls that come while others are worked on are worked on together: whoever is alone waits for nothing, and load makes
 //! the batches.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::db::DatabaseError;
 
@@ -42,10 +42,55 @@ impl From<Unanswered> for DatabaseError {
     }
 }
 
+/// How long a batch has to itself before the next begins beside it.
+const HEAD_START: Duration = Duration::from_millis(5);
+
+/// Lets batches follow each other as long as each is quick, and run side by side where one is not.
+///
+/// A batch costs nearly the same however many jobs it has. Two that run side by side have half as many each, so that all
+/// of them together are slower than if each had waited for the one before; but where a batch waits for something, such as
+/// a lock or a disk, the others go on.
+#[derive(Clone, Debug)]
+pub struct Pace {
+    working: Arc<Semaphore>,
+    head_start: Duration,
+}
+
+/// The right to be the batch that others wait for. Some begin without it.
+pub type Turn = Option<OwnedSemaphorePermit>;
+
+impl Pace {
+    /// One for all batches of a queue.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with(HEAD_START)
+    }
+
+    fn with(head_start: Duration) -> Self {
+        Self {
+            working: Arc::new(Semaphore::new(1)),
+            head_start,
+        }
+    }
+
+    /// Waits until the batch that is worked on ends or has had its head start. Whoever asks takes what waits after that,
+    /// and keeps the turn until it has answered.
+    pub async fn turn(&self) -> Turn {
+        let turn = tokio::time::timeout(self.head_start, self.working.clone().acquire_owned()).await;
+        turn.ok().and_then(Result::ok)
+    }
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// The bounds of a [`Gather`].
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Batches that are worked on at the same time.
+    /// The most batches that are worked on at the same time, where they are slow.
     pub batches: usize,
     /// The most jobs of a batch.
     pub jobs: usize,
@@ -60,10 +105,18 @@ impl<J: Send + 'static, A: Send + 'static> Gather<J, A> {
         W: Fn(Vec<J>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Vec<A>> + Send + 'static,
     {
+        Self::at(&Pace::new(), bounds, work)
+    }
+
+    fn at<W, F>(pace: &Pace, bounds: Bounds, work: W) -> Self
+    where
+        W: Fn(Vec<J>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Vec<A>> + Send + 'static,
+    {
         let (jobs, queue) = mpsc::channel(bounds.waiting);
         let queue = Arc::new(Mutex::new(queue));
         for _ in 0..bounds.batches {
-            tokio::spawn(serve(queue.clone(), bounds.jobs, work.clone()));
+            tokio::spawn(serve(queue.clone(), pace.clone(), bounds.jobs, work.clone()));
         }
         Self(jobs)
     }
@@ -79,14 +132,14 @@ impl<J: Send + 'static, A: Send + 'static> Gather<J, A> {
     }
 }
 
-async fn serve<J, A, W, F>(queue: Arc<Mutex<mpsc::Receiver<Job<J, A>>>>, at_once: usize, work: W)
+async fn serve<J, A, W, F>(queue: Arc<Mutex<mpsc::Receiver<Job<J, A>>>>, pace: Pace, at_once: usize, work: W)
 where
     J: Send + 'static,
     A: Send + 'static,
     W: Fn(Vec<J>) -> F,
     F: Future<Output = Vec<A>> + Send + 'static,
 {
-    while let Some(batch) = take(&queue, at_once).await {
+    while let Some((batch, _turn)) = take(&queue, &pace, at_once).await {
         let (jobs, callers): (Vec<J>, Vec<oneshot::Sender<A>>) = batch.into_iter().unzip();
         // In a task of its own: a panic is the fault of this batch alone.
         let Ok(answers) = tokio::spawn(work(jobs)).await else {
@@ -100,18 +153,26 @@ where
 }
 
 /// Waits for a job, then takes all that are there, up to a bound. What nobody waits for any more is dropped.
-async fn take<J, A>(queue: &Mutex<mpsc::Receiver<Job<J, A>>>, at_once: usize) -> Option<Vec<Job<J, A>>> {
+async fn take<J, A>(
+    queue: &Mutex<mpsc::Receiver<Job<J, A>>>,
+    pace: &Pace,
+    at_once: usize,
+) -> Option<(Vec<Job<J, A>>, Turn)> {
     let mut queue = queue.lock().await;
+    let mut turn = None;
     let mut batch = Vec::new();
     while batch.is_empty() {
         let first = queue.recv().await?;
+        if turn.is_none() {
+            turn = pace.turn().await;
+        }
         let others = std::iter::from_fn(|| queue.try_recv().ok());
         let waited_for = std::iter::once(first)
             .chain(others)
             .filter(|(_, caller)| !caller.is_closed());
         batch.extend(waited_for.take(at_once));
     }
-    Some(batch)
+    Some((batch, turn))
 }
 
 #[cfg(test)]
@@ -147,6 +208,64 @@ mod tests {
         assert_eq!(others, (2..8).map(|job| Ok(job * 2)).collect::<Vec<_>>());
         assert_eq!(first.await.expect("it ends"), Ok(2));
         assert_eq!(*batches.lock().expect("nobody panicked"), [1, 4, 2]);
+    }
+
+    const SIDE_BY_SIDE: Bounds = Bounds {
+        batches: 2,
+        ..ONE_BY_ONE
+    };
+
+    /// Answers each job with the jobs of its batch; job 1 is worked on until the second is told.
+    fn held_back(pace: &Pace) -> (Gather<u32, Vec<u32>>, oneshot::Sender<()>, mpsc::Receiver<()>) {
+        let (end, ended) = oneshot::channel::<()>();
+        let (begun, begins) = mpsc::channel(1);
+        let ended = Arc::new(Mutex::new(Some(ended)));
+        let gather = Gather::at(pace, SIDE_BY_SIDE, move |jobs: Vec<u32>| {
+            let (ended, begun) = (ended.clone(), begun.clone());
+            async move {
+                if jobs.contains(&1) {
+                    begun.send(()).await.expect("the test looks");
+                    let ended = ended.lock().await.take().expect("job 1 comes once");
+                    ended.await.expect("the test ends it");
+                }
+                vec![jobs.clone(); jobs.len()]
+            }
+        });
+        (gather, end, begins)
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_is_quick_is_waited_for_and_what_comes_meanwhile_is_worked_on_together() {
+        let (gather, end, mut begins) = held_back(&Pace::with(Duration::from_secs(60)));
+        let ask = |job| {
+            let gather = gather.clone();
+            tokio::spawn(async move { gather.ask(job).await })
+        };
+        let first = ask(1);
+        begins.recv().await.expect("it begins");
+        let second = ask(2);
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        let third = ask(3);
+        tokio::task::yield_now().await;
+        end.send(()).expect("it is worked on");
+        assert_eq!(first.await.expect("it ends"), Ok(vec![1]));
+        assert_eq!(second.await.expect("it ends"), Ok(vec![2, 3]));
+        assert_eq!(third.await.expect("it ends"), Ok(vec![2, 3]));
+    }
+
+    #[tokio::test]
+    async fn beside_a_batch_that_is_slow_the_next_begins() {
+        let (gather, end, mut begins) = held_back(&Pace::with(Duration::from_millis(1)));
+        let first = tokio::spawn({
+            let gather = gather.clone();
+            async move { gather.ask(1).await }
+        });
+        begins.recv().await.expect("it begins");
+        assert_eq!(gather.ask(2).await, Ok(vec![2]), "the first is not through");
+        end.send(()).expect("it is worked on");
+        assert_eq!(first.await.expect("it ends"), Ok(vec![1]));
     }
 
     #[tokio::test]

@@ -24,7 +24,7 @@ pub struct Ledger {
     pub waiting_events_max: usize,
     /// The most events of one commit.
     pub commit_events_max: usize,
-    /// Commits that run at the same time.
+    /// The most commits that run at the same time, where they are slow.
     pub commits_at_once: usize,
 }
 

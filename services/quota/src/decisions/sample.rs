@@ -79,9 +79,9 @@ mod tests {
             admitted(&account("acme"), start + SignedDuration::from_secs(1)),
             3
         );
-        // Of many others, few meet in one place.
+        // Of a hundred others, 0.3 meet another in a place that is taken; more than ten do not in 10^13 runs.
         let others = (0..100).map(|number| admitted(&account(&format!("other-{number}")), start));
-        assert!(others.sum::<usize>() > 290);
+        assert!(others.sum::<usize>() >= 270);
         assert!(!Sampler::new(0).admit(&account("acme"), None, start));
     }
 }

@@ -1,14 +1,14 @@
 //! Carves slices. Asks that come together share one transaction, over many accounts.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
 use jiff::Timestamp;
 use octroi_core::{AccountId, MetricSlug, SliceId, Units};
 use octroi_kit::{
-    db::{DatabaseError, Db, Scope, again_if_busy},
+    db::{DatabaseError, Db, Scope},
     gather::{Bounds, Gather},
 };
 use sqlx::PgConnection;
@@ -21,7 +21,7 @@ use crate::{
         slice::{Slice, SliceKind, common, terms},
         window::WindowKey,
     },
-    store::{self, AccountWindow, Change, NewSlice},
+    store::{self, AccountWindow, NewSlice},
 };
 
 /// How long a slice lives.
@@ -129,9 +129,22 @@ impl Carver {
     }
 }
 
+/// How windows that nobody has written down yet are dealt with.
+#[derive(Clone, Copy, Debug)]
+enum Unwritten {
+    /// They are taken for empty, and written with what they grant. Where others write them meanwhile, nothing is carved.
+    Empty,
+    /// They are written first, so that they can be locked: a statement more.
+    Locked,
+}
+
 async fn carve_together(db: Db, calls: Vec<Call>) -> Vec<Result<Vec<Answer>, DatabaseError>> {
     let calls = Arc::new(calls);
-    match again_if_busy(|| carve(&db, &calls)).await {
+    let mut carved = carve(&db, &calls, Unwritten::Empty).await;
+    if let Err(DatabaseError::Busy(_)) = carved {
+        carved = carve(&db, &calls, Unwritten::Locked).await;
+    }
+    match carved {
         Ok(carved) => carved.into_iter().map(Ok).collect(),
         Err(error) => {
             tracing::warn!(error = %error, error.source = ?std::error::Error::source(&error), "slices cannot be carved");
@@ -140,19 +153,24 @@ async fn carve_together(db: Db, calls: Vec<Call>) -> Vec<Result<Vec<Answer>, Dat
     }
 }
 
-async fn carve(db: &Db, calls: &Arc<Vec<Call>>) -> Result<Vec<Vec<Answer>>, DatabaseError> {
+async fn carve(
+    db: &Db,
+    calls: &Arc<Vec<Call>>,
+    unwritten: Unwritten,
+) -> Result<Vec<Vec<Answer>>, DatabaseError> {
     let (calls, now) = (calls.clone(), db.clock().now());
     db.transaction(Scope::AllAccounts, move |connection| {
-        Box::pin(async move { carve_in(connection, &calls, now).await })
+        Box::pin(async move { carve_in(connection, &calls, unwritten, now).await })
     })
     .await
 }
 
-/// One transaction: no limit of these accounts changes meanwhile, and every window is locked before its room is
-/// looked at.
+/// One transaction: no limit of these accounts changes meanwhile, and every window that is written down is locked before
+/// its room is looked at.
 async fn carve_in(
     connection: &mut PgConnection,
     calls: &[Call],
+    unwritten: Unwritten,
     now: Timestamp,
 ) -> Result<Vec<Vec<Answer>>, DatabaseError> {
     let asks = || calls.iter().flat_map(|call| &call.asks);
@@ -170,31 +188,31 @@ async fn carve_in(
                 .map(|(key, _)| (ask.account.clone(), key.clone()))
         })
         .collect();
-    let granted = store::lock_windows(connection, &windows).await?;
-    let plan = plan(calls, granted, current, now);
-
-    let inserted: HashSet<SliceId> = if plan.slices.is_empty() {
+    let granted = match unwritten {
+        Unwritten::Empty => store::lock_written_windows(connection, &windows).await?,
+        Unwritten::Locked => store::lock_windows(connection, &windows).await?,
+    };
+    // Only the slices of holds have ids that may come again.
+    let holds = asks().filter(|ask| ask.kind == SliceKind::Hold);
+    let holds: Vec<SliceId> = holds.map(|ask| ask.id).collect();
+    let known = if holds.is_empty() {
         HashSet::new()
     } else {
-        store::insert_slices(connection, &plan.slices, now).await?
+        store::list_written(connection, &holds).await?
     };
-    let mut changes: BTreeMap<AccountWindow, Change> = BTreeMap::new();
-    let carved = plan.slices.iter().map(|new| &new.slice);
-    for slice in carved.filter(|slice| inserted.contains(&slice.id)) {
-        for key in &slice.windows {
-            let change = changes.entry((slice.account.clone(), key.clone())).or_default();
-            change.open_cap += slice.cap.as_i64();
-            change.held += if slice.kind == SliceKind::Hold {
-                slice.cap.as_i64()
-            } else {
-                0
-            };
+    let plan = plan(calls, granted, known, current, now);
+    if !plan.slices.is_empty() {
+        let written = store::write_carved(connection, &plan.slices, now).await?;
+        // What was locked cannot have changed.
+        let as_planned = written.is_some_and(|windows| {
+            (windows.iter()).all(|(window, granted)| plan.granted.get(window) == Some(granted))
+        });
+        if !as_planned {
+            let others = "others carved from windows that were not written down yet, or for the same hold";
+            return Err(DatabaseError::Busy(sqlx::Error::Protocol(others.to_owned())));
         }
     }
-    if !changes.is_empty() {
-        store::change_windows(connection, &changes).await?;
-    }
-    Ok(plan.answers(calls, &inserted))
+    Ok(plan.answers(calls))
 }
 
 /// What is carved of what.
@@ -208,10 +226,11 @@ struct Plan {
 fn plan(
     calls: &[Call],
     mut granted: HashMap<AccountWindow, Granted>,
+    mut known: HashSet<SliceId>,
     current: impl Fn(&Ask) -> Revision,
     now: Timestamp,
 ) -> Plan {
-    let mut slices = Vec::new();
+    let mut slices: Vec<NewSlice> = Vec::new();
     let mut carved = Vec::with_capacity(calls.len());
     for call in calls {
         let before = call.all_or_nothing.then(|| granted.clone());
@@ -222,8 +241,12 @@ fn plan(
                 if revision != ask.revision {
                     return Carved::Stale(revision);
                 }
+                if known.contains(&ask.id) {
+                    return Carved::Exists;
+                }
                 let outcome = cut(ask, &mut granted, now);
                 if let Carved::Slice(slice) = &outcome {
+                    known.insert(slice.id);
                     slices.push(NewSlice {
                         slice: slice.clone(),
                         owner: ask.owner,
@@ -238,7 +261,9 @@ fn plan(
             && !whole
         {
             granted = before;
-            slices.truncate(slices_before);
+            for withheld in slices.drain(slices_before..) {
+                known.remove(&withheld.slice.id);
+            }
             for outcome in &mut outcomes {
                 if matches!(outcome, Carved::Slice(_)) {
                     *outcome = Carved::Withheld;
@@ -306,17 +331,13 @@ fn cut(ask: &Ask, granted: &mut HashMap<AccountWindow, Granted>, now: Timestamp)
 }
 
 impl Plan {
-    fn answers(self, calls: &[Call], inserted: &HashSet<SliceId>) -> Vec<Vec<Answer>> {
+    fn answers(self, calls: &[Call]) -> Vec<Vec<Answer>> {
         let granted = self.granted;
         let answer = |(ask, carved): (&Ask, Carved)| {
             let seen = ask.windows.iter().map(|(key, _)| {
                 let window = (ask.account.clone(), key.clone());
                 (key.clone(), granted.get(&window).copied().unwrap_or_default())
             });
-            let carved = match carved {
-                Carved::Slice(slice) if !inserted.contains(&slice.id) => Carved::Exists,
-                other => other,
-            };
             Answer {
                 carved,
                 granted: seen.collect(),

@@ -15,67 +15,6 @@ use crate::domain::{
     window::WindowKey,
 };
 
-/// A slice that was carved.
-#[derive(Clone, Debug)]
-pub struct NewSlice {
-    /// The slice.
-    pub slice: Slice,
-    /// The process or the hold that has it.
-    pub owner: Uuid,
-    /// What the request of a hold asked for.
-    pub content_hash: Option<[u8; 32]>,
-}
-
-/// Writes down slices that were carved, and answers which are new: one whose id is there already
-/// stays as it is.
-pub async fn insert_slices(
-    connection: &mut PgConnection,
-    slices: &[NewSlice],
-    now: Timestamp,
-) -> Result<HashSet<SliceId>, DatabaseError> {
-    let of = |part: fn(&Slice) -> OffsetDateTime| -> Vec<OffsetDateTime> {
-        slices.iter().map(|new| part(&new.slice)).collect()
-    };
-    // Arrays of arrays must be rectangular, so the windows come as texts: `{hour,day}`.
-    let lists = |part: fn(&WindowKey) -> String| -> Vec<String> {
-        let list = |windows: &[WindowKey]| windows.iter().map(part).collect::<Vec<_>>().join(",");
-        slices
-            .iter()
-            .map(|new| format!("{{{}}}", list(&new.slice.windows)))
-            .collect()
-    };
-    let inserted: Vec<Uuid> = sqlx::query_scalar(
-        "INSERT INTO slice (id, account_id, metric, kind, owner, cap, state, periods, starts, ends,
-                            carved_at, spend_until, hard_end_at, buffered, content_hash)
-         SELECT id, account_id, metric, kind, owner, cap, 'open', periods::text[], starts::timestamptz[],
-                ends::timestamptz[], $12, spend_until, hard_end_at, buffered, content_hash
-         FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::bigint[], $7::text[], $8::text[],
-                     $9::text[], $10::timestamptz[], $11::timestamptz[], $13::boolean[], $14::bytea[])
-              AS s (id, account_id, metric, kind, owner, cap, periods, starts, ends, spend_until, hard_end_at, buffered,
-                    content_hash)
-         ON CONFLICT DO NOTHING RETURNING id",
-    )
-    .bind(slices.iter().map(|new| new.slice.id.uuid()).collect::<Vec<_>>())
-    .bind(slices.iter().map(|new| new.slice.account.as_str()).collect::<Vec<_>>())
-    .bind(slices.iter().map(|new| new.slice.metric.as_str()).collect::<Vec<_>>())
-    .bind(slices.iter().map(|new| new.slice.kind.as_str()).collect::<Vec<_>>())
-    .bind(slices.iter().map(|new| new.owner).collect::<Vec<_>>())
-    .bind(slices.iter().map(|new| new.slice.cap.as_i64()).collect::<Vec<_>>())
-    .bind(lists(|key| key.period.as_str().to_owned()))
-    .bind(lists(|key| format!("\"{}\"", key.start)))
-    .bind(lists(|key| {
-        if key.end == Timestamp::MAX { "NULL".to_owned() } else { format!("\"{}\"", key.end) }
-    }))
-    .bind(of(|slice| to_sql(slice.spend_until)))
-    .bind(of(|slice| to_sql(slice.hard_end_at)))
-    .bind(to_sql(now))
-    .bind(slices.iter().map(|new| new.slice.kept).collect::<Vec<_>>())
-    .bind(slices.iter().map(|new| new.content_hash.map(Vec::from)).collect::<Vec<_>>())
-    .fetch_all(connection)
-    .await?;
-    Ok(inserted.into_iter().map(SliceId::new).collect())
-}
-
 /// A slice as it is written down.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SliceRow {

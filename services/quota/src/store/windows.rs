@@ -107,15 +107,15 @@ pub fn revision_of(account: &AccountId, (accounts, catalog): &(HashMap<AccountId
 }
 
 /// The key of a window in columns.
-struct KeyColumns<'k> {
-    accounts: Vec<&'k str>,
-    metrics: Vec<&'k str>,
-    periods: Vec<&'static str>,
-    starts: Vec<OffsetDateTime>,
+pub(super) struct KeyColumns<'k> {
+    pub(super) accounts: Vec<&'k str>,
+    pub(super) metrics: Vec<&'k str>,
+    pub(super) periods: Vec<&'static str>,
+    pub(super) starts: Vec<OffsetDateTime>,
 }
 
 impl<'k> KeyColumns<'k> {
-    fn of(windows: impl Iterator<Item = &'k AccountWindow>) -> Self {
+    pub(super) fn of(windows: impl Iterator<Item = &'k AccountWindow>) -> Self {
         let mut columns = Self {
             accounts: Vec::new(),
             metrics: Vec::new(),
@@ -183,12 +183,12 @@ fn name((account, key): &AccountWindow) -> Name<'_> {
     )
 }
 
-fn end_to_sql(end: Timestamp) -> Option<OffsetDateTime> {
+pub(super) fn end_to_sql(end: Timestamp) -> Option<OffsetDateTime> {
     (end != Timestamp::MAX).then(|| to_sql(end))
 }
 
 /// Account, metric, period and first instant; open caps, held and charged units; overrun, returned, followed.
-type GrantedRow = (
+pub(super) type GrantedRow = (
     String,
     String,
     String,
@@ -244,7 +244,7 @@ pub async fn lock_windows(
     connection: &mut PgConnection,
     windows: &BTreeSet<AccountWindow>,
 ) -> Result<HashMap<AccountWindow, Granted>, DatabaseError> {
-    let mut granted = windows_where(connection, windows.iter(), LOCKED).await?;
+    let mut granted = lock_written_windows(connection, windows).await?;
     if granted.len() < windows.len() {
         let missing = || windows.iter().filter(|window| !granted.contains_key(window));
         let new: Vec<AccountWindow> = missing().cloned().collect();
@@ -258,6 +258,14 @@ pub async fn lock_windows(
     }
     expect_rows(count(windows.len()), count(granted.len()))?;
     Ok(granted)
+}
+
+/// Locks those of the windows that are written down, in one order, and answers what they have granted.
+pub async fn lock_written_windows(
+    connection: &mut PgConnection,
+    windows: &BTreeSet<AccountWindow>,
+) -> Result<HashMap<AccountWindow, Granted>, DatabaseError> {
+    windows_where(connection, windows.iter(), LOCKED).await
 }
 
 /// How the look-up of one window ends. Either keeps the planner from making a join of it.
@@ -301,7 +309,7 @@ async fn windows_where<'w>(
 }
 
 /// What rows say of these windows; each is found by its beginning.
-fn by_window<'w>(
+pub(super) fn by_window<'w>(
     windows: impl Iterator<Item = &'w AccountWindow>,
     rows: &[GrantedRow],
 ) -> Result<HashMap<AccountWindow, Granted>, DatabaseError> {

@@ -1,7 +1,7 @@
 //! Calls that arrive together share one commit.
 //!
-//! A call hands in its events and waits. Whenever one of the workers is free it takes all that wait, up to
-//! a bound, and commits them at once: an idle worker waits for nothing, load makes the batches.
+//! A call hands in its events and waits. Whenever a commit ends, or takes long, a worker takes all that wait, up to
+//! a bound, and commits them at once: an idle ledger waits for nothing, load makes the batches.
 
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
@@ -9,6 +9,7 @@ use futures::{FutureExt as _, future::BoxFuture};
 use jiff::Timestamp;
 use octroi_kit::{
     db::{DatabaseError, Db, Scope, expect_rows},
+    gather::{Pace, Turn},
     outbox::{self, Wake},
 };
 use octroi_proto::events::v1::{RecordedUsage, UsageRecorded};
@@ -73,8 +74,14 @@ impl Committer {
         // A job needs room for at least one event, so the channel is never full.
         let (jobs, queue) = mpsc::channel(config.waiting_events_max);
         let queue = Arc::new(Mutex::new(queue));
+        let pace = Pace::new();
         for _ in 0..config.commits_at_once {
-            tokio::spawn(work(write.clone(), queue.clone(), config.commit_events_max));
+            let queue = Queue {
+                jobs: queue.clone(),
+                pace: pace.clone(),
+                events_max: config.commit_events_max,
+            };
+            tokio::spawn(work(write.clone(), queue));
         }
         Self {
             jobs,
@@ -107,8 +114,16 @@ impl Committer {
     }
 }
 
-async fn work(write: Write, queue: Arc<Mutex<mpsc::Receiver<Job>>>, events_max: usize) {
-    while let Some(jobs) = take(&queue, events_max).await {
+/// What waits to be committed. The workers share it.
+struct Queue {
+    jobs: Arc<Mutex<mpsc::Receiver<Job>>>,
+    pace: Pace,
+    /// The most events of one commit.
+    events_max: usize,
+}
+
+async fn work(write: Write, queue: Queue) {
+    while let Some((jobs, _turn)) = queue.take().await {
         let now = jobs
             .iter()
             .map(|job| job.now)
@@ -132,27 +147,31 @@ async fn work(write: Write, queue: Arc<Mutex<mpsc::Receiver<Job>>>, events_max: 
     }
 }
 
-/// Waits for a job, then takes all that are there. What nobody waits for any more is dropped: its caller was
-/// told that the outcome is unknown, and may have found out since that nothing was recorded.
-async fn take(queue: &Mutex<mpsc::Receiver<Job>>, events_max: usize) -> Option<Vec<Job>> {
-    let mut queue = queue.lock().await;
-    let first = loop {
-        let job = queue.recv().await?;
-        if !job.caller.answer.is_closed() {
-            break job;
+impl Queue {
+    /// Waits for a job and for the commit before, then takes all that are there. What nobody waits for any more is
+    /// dropped: its caller was told that the outcome is unknown, and may have found out since that nothing was recorded.
+    async fn take(&self) -> Option<(Vec<Job>, Turn)> {
+        let mut queue = self.jobs.lock().await;
+        let mut turn = None;
+        let (mut jobs, mut events) = (Vec::new(), 0);
+        while jobs.is_empty() {
+            let first = queue.recv().await?;
+            if turn.is_none() {
+                turn = self.pace.turn().await;
+            }
+            let mut next = Some(first);
+            while let Some(job) = next {
+                if !job.caller.answer.is_closed() {
+                    events += job.call.events.len();
+                    jobs.push(job);
+                }
+                next = (events < self.events_max)
+                    .then(|| queue.try_recv().ok())
+                    .flatten();
+            }
         }
-    };
-    let mut events = first.call.events.len();
-    let mut jobs = vec![first];
-    while events < events_max {
-        let Ok(job) = queue.try_recv() else { break };
-        if job.caller.answer.is_closed() {
-            continue;
-        }
-        events += job.call.events.len();
-        jobs.push(job);
+        Some((jobs, turn))
     }
-    Some(jobs)
 }
 
 fn answer(callers: Vec<Caller>, committed: Result<Outcomes, DatabaseError>) {
