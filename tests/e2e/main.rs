@@ -5,6 +5,7 @@ mod back_to_normal;
 mod batches;
 mod buffered;
 mod callers;
+mod carves;
 mod client;
 mod clock;
 mod degraded;

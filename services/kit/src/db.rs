@@ -124,6 +124,12 @@ pub fn to_sql(at: Timestamp) -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp_nanos(at.as_nanosecond()).unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }
 
+/// The instant as the database keeps it, in whole microseconds.
+#[must_use]
+pub fn as_stored(at: Timestamp) -> Timestamp {
+    Timestamp::from_microsecond(at.as_microsecond()).unwrap_or(at)
+}
+
 /// A time as the domain takes it.
 #[must_use]
 pub fn from_sql(at: OffsetDateTime) -> Timestamp {

@@ -1,11 +1,13 @@
 //! Calls that come while others are worked on are worked on together: whoever is alone waits for nothing, and load makes
 //! the batches.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, PoisonError},
+    time::{Duration, Instant},
+};
 
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-
-use crate::db::DatabaseError;
+use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 
 type Job<J, A> = (J, oneshot::Sender<A>);
 
@@ -33,15 +35,6 @@ pub enum Unanswered {
     Lost,
 }
 
-impl From<Unanswered> for DatabaseError {
-    fn from(unanswered: Unanswered) -> Self {
-        match unanswered {
-            Unanswered::Full => Self::Busy(sqlx::Error::PoolTimedOut),
-            Unanswered::Lost => Self::Aborted,
-        }
-    }
-}
-
 /// How long a batch has to itself before the next begins beside it.
 const HEAD_START: Duration = Duration::from_millis(5);
 
@@ -49,41 +42,90 @@ const HEAD_START: Duration = Duration::from_millis(5);
 ///
 /// A batch costs nearly the same however many jobs it has. Two that run side by side have half as many each, so that all
 /// of them together are slower than if each had waited for the one before; but where a batch waits for something, such as
-/// a lock or a disk, the others go on.
+/// a lock or a disk, the others go on. Cloning shares it.
 #[derive(Clone, Debug)]
-pub struct Pace {
-    working: Arc<Semaphore>,
+pub struct HeadStart(Arc<Latest>);
+
+#[derive(Debug)]
+struct Latest {
+    /// The batch that began last, until it ends.
+    batch: std::sync::Mutex<Option<Begun>>,
+    ended: Notify,
     head_start: Duration,
 }
 
-/// The right to be the batch that others wait for. Some begin without it.
-pub type Turn = Option<OwnedSemaphorePermit>;
+#[derive(Clone, Copy, Debug)]
+struct Begun {
+    number: u64,
+    at: Instant,
+}
 
-impl Pace {
+/// A batch that is worked on, until it is dropped.
+#[derive(Debug)]
+pub struct Lead {
+    latest: Arc<Latest>,
+    number: u64,
+}
+
+impl HeadStart {
     /// One for all batches of a queue.
     #[must_use]
     pub fn new() -> Self {
-        Self::with(HEAD_START)
+        Self::of(HEAD_START)
     }
 
-    fn with(head_start: Duration) -> Self {
-        Self {
-            working: Arc::new(Semaphore::new(1)),
+    fn of(head_start: Duration) -> Self {
+        Self(Arc::new(Latest {
+            batch: std::sync::Mutex::default(),
+            ended: Notify::new(),
             head_start,
-        }
+        }))
     }
 
-    /// Waits until the batch that is worked on ends or has had its head start. Whoever asks takes what waits after that,
-    /// and keeps the turn until it has answered.
-    pub async fn turn(&self) -> Turn {
-        let turn = tokio::time::timeout(self.head_start, self.working.clone().acquire_owned()).await;
-        turn.ok().and_then(Result::ok)
+    /// Waits until the batch that began last has ended or had its head start, and begins another. One at a time asks, takes
+    /// what waits after that, and keeps the answer until all of it is answered.
+    pub async fn lead(&self) -> Lead {
+        let mut number = 0;
+        while let Some(before) = self.0.latest() {
+            number = before.number + 1;
+            let until = before.at + self.0.head_start;
+            let ended = tokio::time::timeout_at(until.into(), self.0.ended.notified());
+            if ended.await.is_err() {
+                break;
+            }
+        }
+        let at = Instant::now();
+        *self.0.lock() = Some(Begun { number, at });
+        Lead {
+            latest: self.0.clone(),
+            number,
+        }
     }
 }
 
-impl Default for Pace {
+impl Default for HeadStart {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+impl Latest {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Begun>> {
+        self.batch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn latest(&self) -> Option<Begun> {
+        *self.lock()
+    }
+}
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        let mut batch = self.latest.lock();
+        if batch.is_some_and(|begun| begun.number == self.number) {
+            *batch = None;
+            self.latest.ended.notify_one();
+        }
     }
 }
 
@@ -105,10 +147,10 @@ impl<J: Send + 'static, A: Send + 'static> Gather<J, A> {
         W: Fn(Vec<J>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Vec<A>> + Send + 'static,
     {
-        Self::at(&Pace::new(), bounds, work)
+        Self::at(&HeadStart::new(), bounds, work)
     }
 
-    fn at<W, F>(pace: &Pace, bounds: Bounds, work: W) -> Self
+    fn at<W, F>(head_start: &HeadStart, bounds: Bounds, work: W) -> Self
     where
         W: Fn(Vec<J>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Vec<A>> + Send + 'static,
@@ -116,7 +158,12 @@ impl<J: Send + 'static, A: Send + 'static> Gather<J, A> {
         let (jobs, queue) = mpsc::channel(bounds.waiting);
         let queue = Arc::new(Mutex::new(queue));
         for _ in 0..bounds.batches {
-            tokio::spawn(serve(queue.clone(), pace.clone(), bounds.jobs, work.clone()));
+            tokio::spawn(serve(
+                queue.clone(),
+                head_start.clone(),
+                bounds.jobs,
+                work.clone(),
+            ));
         }
         Self(jobs)
     }
@@ -132,14 +179,18 @@ impl<J: Send + 'static, A: Send + 'static> Gather<J, A> {
     }
 }
 
-async fn serve<J, A, W, F>(queue: Arc<Mutex<mpsc::Receiver<Job<J, A>>>>, pace: Pace, at_once: usize, work: W)
-where
+async fn serve<J, A, W, F>(
+    queue: Arc<Mutex<mpsc::Receiver<Job<J, A>>>>,
+    head_start: HeadStart,
+    at_once: usize,
+    work: W,
+) where
     J: Send + 'static,
     A: Send + 'static,
     W: Fn(Vec<J>) -> F,
     F: Future<Output = Vec<A>> + Send + 'static,
 {
-    while let Some((batch, _turn)) = take(&queue, &pace, at_once).await {
+    while let Some((batch, _lead)) = take(&queue, &head_start, at_once).await {
         let (jobs, callers): (Vec<J>, Vec<oneshot::Sender<A>>) = batch.into_iter().unzip();
         // In a task of its own: a panic is the fault of this batch alone.
         let Ok(answers) = tokio::spawn(work(jobs)).await else {
@@ -155,24 +206,22 @@ where
 /// Waits for a job, then takes all that are there, up to a bound. What nobody waits for any more is dropped.
 async fn take<J, A>(
     queue: &Mutex<mpsc::Receiver<Job<J, A>>>,
-    pace: &Pace,
+    head_start: &HeadStart,
     at_once: usize,
-) -> Option<(Vec<Job<J, A>>, Turn)> {
+) -> Option<(Vec<Job<J, A>>, Lead)> {
     let mut queue = queue.lock().await;
-    let mut turn = None;
-    let mut batch = Vec::new();
-    while batch.is_empty() {
+    loop {
         let first = queue.recv().await?;
-        if turn.is_none() {
-            turn = pace.turn().await;
-        }
+        let lead = head_start.lead().await;
         let others = std::iter::from_fn(|| queue.try_recv().ok());
         let waited_for = std::iter::once(first)
             .chain(others)
             .filter(|(_, caller)| !caller.is_closed());
-        batch.extend(waited_for.take(at_once));
+        let batch: Vec<Job<J, A>> = waited_for.take(at_once).collect();
+        if !batch.is_empty() {
+            return Some((batch, lead));
+        }
     }
-    Some((batch, turn))
 }
 
 #[cfg(test)]
@@ -216,11 +265,11 @@ mod tests {
     };
 
     /// Answers each job with the jobs of its batch; job 1 is worked on until the second is told.
-    fn held_back(pace: &Pace) -> (Gather<u32, Vec<u32>>, oneshot::Sender<()>, mpsc::Receiver<()>) {
+    fn held_back(head_start: &HeadStart) -> (Gather<u32, Vec<u32>>, oneshot::Sender<()>, mpsc::Receiver<()>) {
         let (end, ended) = oneshot::channel::<()>();
         let (begun, begins) = mpsc::channel(1);
         let ended = Arc::new(Mutex::new(Some(ended)));
-        let gather = Gather::at(pace, SIDE_BY_SIDE, move |jobs: Vec<u32>| {
+        let gather = Gather::at(head_start, SIDE_BY_SIDE, move |jobs: Vec<u32>| {
             let (ended, begun) = (ended.clone(), begun.clone());
             async move {
                 if jobs.contains(&1) {
@@ -236,7 +285,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_batch_that_is_quick_is_waited_for_and_what_comes_meanwhile_is_worked_on_together() {
-        let (gather, end, mut begins) = held_back(&Pace::with(Duration::from_secs(60)));
+        let (gather, end, mut begins) = held_back(&HeadStart::of(Duration::from_secs(60)));
         let ask = |job| {
             let gather = gather.clone();
             tokio::spawn(async move { gather.ask(job).await })
@@ -257,7 +306,7 @@ mod tests {
 
     #[tokio::test]
     async fn beside_a_batch_that_is_slow_the_next_begins() {
-        let (gather, end, mut begins) = held_back(&Pace::with(Duration::from_millis(1)));
+        let (gather, end, mut begins) = held_back(&HeadStart::of(Duration::from_millis(1)));
         let first = tokio::spawn({
             let gather = gather.clone();
             async move { gather.ask(1).await }
@@ -276,6 +325,20 @@ mod tests {
         });
         assert_eq!(gather.ask(0).await, Err(Unanswered::Lost));
         assert_eq!(gather.ask(1).await, Ok(1));
+    }
+
+    #[tokio::test]
+    async fn who_begins_late_is_waited_for_as_well() {
+        let head_start = HeadStart::of(Duration::from_millis(1));
+        let (slow, second) = (head_start.lead().await, head_start.lead().await);
+        assert_eq!(
+            head_start.0.latest().map(|begun| begun.number),
+            Some(second.number)
+        );
+        drop(slow);
+        assert!(head_start.0.latest().is_some(), "the second is worked on");
+        drop(second);
+        assert!(head_start.0.latest().is_none(), "nobody is waited for");
     }
 
     #[tokio::test]

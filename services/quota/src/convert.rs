@@ -10,6 +10,7 @@ use octroi_kit::convert::{
     to_proto_entitlements, to_proto_feature_plans, to_proto_mode, to_proto_period, to_proto_stage,
     to_proto_time,
 };
+use octroi_kit::db::as_stored;
 use octroi_proto::quota::v1 as proto;
 
 pub use self::{
@@ -288,7 +289,8 @@ pub fn from_proto_apply(
         AccountEntitlements {
             version: request.version,
             entitlements,
-            anchor_at,
+            // Windows begin there, and are found by their beginning.
+            anchor_at: as_stored(anchor_at),
             stage,
         },
     ))

@@ -1,7 +1,7 @@
 //! Why quota refuses. A denial is an answer and not here.
 
 use octroi_core::{ErrorKind, FieldViolation, MetricSlug, Period, RequestId, ServiceError, Violations};
-use octroi_kit::{db::DatabaseError, directory::DirectoryError, status::Upstream};
+use octroi_kit::{db::DatabaseError, directory::DirectoryError, gather::Unanswered, status::Upstream};
 use octroi_proto::errors::v1::ErrorReason;
 
 /// Why quota refuses.
@@ -48,8 +48,8 @@ pub enum Error {
     /// More of a LEVEL metric would be given back than is held.
     #[error("more would be given back than the account holds")]
     LevelBelowZero {
-        /// The place of the item that asks for it.
-        place: usize,
+        /// The place of the item that asks for it; none where that was told before.
+        place: Option<usize>,
     },
     /// A sum leaves what can be counted.
     #[error("the use would be more than 2^53 - 1")]
@@ -77,8 +77,8 @@ pub enum Error {
         /// The id.
         request_id: RequestId,
     },
-    /// Others take whatever there is before this request has its turn; trying again may help.
-    #[error("too many requests ask for the same limit at once")]
+    /// Too many wait for the same, or take whatever there is before this request has its turn; trying again may help.
+    #[error("too many requests ask for the same at once")]
     Overloaded,
     /// A newer version was applied before.
     #[error("version {given} is older than {current}")]
@@ -88,6 +88,15 @@ pub enum Error {
         /// What is in force.
         current: u64,
     },
+}
+
+impl From<Unanswered> for Error {
+    fn from(unanswered: Unanswered) -> Self {
+        match unanswered {
+            Unanswered::Full => Self::Overloaded,
+            Unanswered::Lost => Self::Database(DatabaseError::Aborted),
+        }
+    }
 }
 
 impl ServiceError for Error {
@@ -174,7 +183,7 @@ impl ServiceError for Error {
             Self::Account(DirectoryError::NotFound(_)) => {
                 vec![FieldViolation::new("account_id", "must name an account")]
             }
-            Self::LevelBelowZero { place } => {
+            Self::LevelBelowZero { place: Some(place) } => {
                 vec![FieldViolation::new(
                     format!("items[{place}].amount"),
                     "must not be more than the account holds",

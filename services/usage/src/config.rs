@@ -22,7 +22,7 @@ pub struct Config {
 pub struct Ledger {
     /// Events that may wait for their commit in one process.
     pub waiting_events_max: usize,
-    /// The most events of one commit.
+    /// So many events end a commit: what comes after them waits for the next.
     pub commit_events_max: usize,
     /// The most commits that run at the same time, where they are slow.
     pub commits_at_once: usize,

@@ -159,7 +159,12 @@ impl Seen {
         if let Some(before) = shard.old.get(&mark) {
             return Err(*before);
         }
-        shard.make_room();
+        // What was young a moment ago is old then.
+        if shard.make_room()
+            && let Some(before) = shard.old.get(&mark)
+        {
+            return Err(*before);
+        }
         // Each look at a map this large waits for memory, so there is one for both.
         match shard.young.entry(mark) {
             Entry::Occupied(before) => Err(*before.get()),
@@ -250,12 +255,13 @@ impl Shard {
             return;
         }
         self.old.remove(&mark);
+        // It was in neither half.
         self.make_room();
         self.young.insert(mark, now);
     }
 
-    /// Forgets the older half where the younger one is full, or has lived for its time.
-    fn make_room(&mut self) {
+    /// Forgets the older half where the younger one is full, or has lived for its time, and answers whether it did.
+    fn make_room(&mut self) -> bool {
         let since = *self.since.get_or_insert_with(Instant::now);
         let full = self.young.len() >= HALF_MAX / SHARDS;
         // Looking at the clock costs more than counting.
@@ -267,6 +273,7 @@ impl Shard {
             self.old = std::mem::take(&mut self.young);
             self.since = Some(Instant::now());
         }
+        full || over
     }
 }
 

@@ -21,6 +21,7 @@ use crate::{
         slice::{Slice, SliceKind, common, terms},
         window::WindowKey,
     },
+    error::Error,
     store::{self, AccountWindow, NewSlice},
 };
 
@@ -119,13 +120,12 @@ impl Carver {
     }
 
     /// Carves what is asked for, and answers an ask each, in their order.
-    pub(super) async fn carve(
-        &self,
-        asks: Vec<Ask>,
-        all_or_nothing: bool,
-    ) -> Result<Vec<Answer>, DatabaseError> {
+    ///
+    /// # Errors
+    /// [`Error`] where nothing was carved, or it is not known.
+    pub(super) async fn carve(&self, asks: Vec<Ask>, all_or_nothing: bool) -> Result<Vec<Answer>, Error> {
         let call = Call { asks, all_or_nothing };
-        self.0.ask(call).await?
+        Ok(self.0.ask(call).await??)
     }
 }
 
@@ -141,7 +141,7 @@ enum Unwritten {
 async fn carve_together(db: Db, calls: Vec<Call>) -> Vec<Result<Vec<Answer>, DatabaseError>> {
     let calls = Arc::new(calls);
     let mut carved = carve(&db, &calls, Unwritten::Empty).await;
-    if let Err(DatabaseError::Busy(_)) = carved {
+    if let Err(DatabaseError::Busy(_) | DatabaseError::Corrupt { .. }) = carved {
         carved = carve(&db, &calls, Unwritten::Locked).await;
     }
     match carved {
@@ -233,7 +233,7 @@ fn plan(
     let mut slices: Vec<NewSlice> = Vec::new();
     let mut carved = Vec::with_capacity(calls.len());
     for call in calls {
-        let before = call.all_or_nothing.then(|| granted.clone());
+        let mut before: Vec<(AccountWindow, Option<Granted>)> = Vec::new();
         let slices_before = slices.len();
         let mut outcomes: Vec<Carved> = (call.asks.iter())
             .map(|ask| {
@@ -244,6 +244,14 @@ fn plan(
                 if known.contains(&ask.id) {
                     return Carved::Exists;
                 }
+                let windows = ask
+                    .windows
+                    .iter()
+                    .map(|(key, _)| (ask.account.clone(), key.clone()));
+                before.extend(windows.map(|window| {
+                    let has = granted.get(&window).copied();
+                    (window, has)
+                }));
                 let outcome = cut(ask, &mut granted, now);
                 if let Carved::Slice(slice) = &outcome {
                     known.insert(slice.id);
@@ -257,10 +265,13 @@ fn plan(
             })
             .collect();
         let whole = outcomes.iter().all(|outcome| matches!(outcome, Carved::Slice(_)));
-        if let Some(before) = before
-            && !whole
-        {
-            granted = before;
+        if call.all_or_nothing && !whole {
+            for (window, had) in before.into_iter().rev() {
+                match had {
+                    Some(had) => granted.insert(window, had),
+                    None => granted.remove(&window),
+                };
+            }
             for withheld in slices.drain(slices_before..) {
                 known.remove(&withheld.slice.id);
             }
@@ -348,3 +359,6 @@ impl Plan {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

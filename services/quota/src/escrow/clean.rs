@@ -12,6 +12,8 @@ use crate::store;
 /// How long holds are remembered to which nothing is charged any more, and what windows were told at once: longer than
 /// events may be late.
 const KEPT: SignedDuration = SignedDuration::from_hours(40 * 24);
+/// How far back it is known for sure what windows were told at once. An event counts up to five minutes after it comes.
+pub const TOLD_KNOWN: SignedDuration = SignedDuration::from_hours(39 * 24);
 /// How often it is looked for what is older.
 const CLEAN_EVERY: Duration = Duration::from_secs(3_600);
 /// Rows of one statement, so that nobody waits for a long one.

@@ -79,29 +79,36 @@ impl Escrow {
         }
     }
 
-    /// Tells what waits now and what was not taken before, however many calls it takes, and answers how much was not
-    /// taken. One after the other, so that whoever comes second finds told what was on its way.
+    /// Tells what was not taken before and what waits now, in as many calls as it takes, and answers how much was not
+    /// taken. One after the other, so that whoever comes second finds told what was on its way. Where a call fails, what
+    /// waits is left where it is: sums that grow, not events.
     async fn flush_waiting(&self) -> usize {
         let mut unsent = self.0.unsent.lock().await;
         let mut left = self.0.purses.waiting();
-        let mut again = Vec::new();
+        // Those behind them were refused a moment ago.
+        let mut untried = unsent.len();
         loop {
-            let some = self.0.purses.start_flush(EVENTS_AT_ONCE);
-            left = left.saturating_sub(some.len());
-            unsent.extend(some.into_iter().map(|pending| self.told(pending)));
-            if unsent.is_empty() {
-                break;
+            if untried == 0 {
+                let some = self.0.purses.start_flush(EVENTS_AT_ONCE);
+                untried = some.len();
+                left = left.saturating_sub(untried);
+                unsent.splice(0..0, some.into_iter().map(|pending| self.told(pending)));
             }
             // What is on its way stays there until it is known to have arrived.
-            let rest = self.send(&unsent).await;
-            let is_away = rest.len() == unsent.len();
-            unsent.clear();
-            again.extend(rest);
-            if left == 0 || is_away {
+            let now = untried.min(EVENTS_AT_ONCE);
+            if now == 0 {
+                break;
+            }
+            let Some(again) = self.send(unsent.get(..now).unwrap_or_default()).await else {
+                break;
+            };
+            unsent.drain(..now);
+            unsent.extend(again);
+            untried -= now;
+            if untried == 0 && left == 0 {
                 break;
             }
         }
-        *unsent = again;
         unsent.len()
     }
 
@@ -129,8 +136,8 @@ impl Escrow {
         }
     }
 
-    /// Sends what was answered, and answers what the ledger did not take.
-    async fn send(&self, told: &[Told]) -> Vec<Told> {
+    /// Sends what was answered, and answers what the ledger did not take; none where it answered nothing.
+    async fn send(&self, told: &[Told]) -> Option<Vec<Told>> {
         let batch = TrackUsageBatchRequest {
             events: told.iter().map(|told| told.event.clone()).collect(),
             backfill: true,
@@ -142,14 +149,14 @@ impl Escrow {
                 self.0.away_since_us.store(0, Ordering::Relaxed);
                 let again = self.read(told, results.into_inner().results);
                 self.0.told.notify_waiters();
-                again
+                Some(again)
             }
             Err(status) => {
                 tracing::debug!(error = %status, events = told.len(), "what was answered is told again");
                 if is_away(&status) {
                     self.note_away(&status);
                 }
-                told.to_vec()
+                None
             }
         }
     }

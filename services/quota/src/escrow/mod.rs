@@ -44,6 +44,7 @@ use octroi_kit::{
     link::Link,
 };
 use octroi_proto::usage::v1::usage_service_client::UsageServiceClient;
+use tokio::sync::OnceCell;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
@@ -57,6 +58,7 @@ use self::{
 };
 pub use self::{
     carver::{Ask, Carved, Terms},
+    clean::TOLD_KNOWN,
     hot::{Quick, QuickCheck},
     need::{Need, Taken},
 };
@@ -90,6 +92,8 @@ struct Inner {
     config: SlicesConfig,
     /// This process, since it started.
     replica: Uuid,
+    /// Whether the others knew of it before it had anything.
+    announced: OnceCell<()>,
     /// Tells what was answered to the ledger before its time.
     flush_now: tokio::sync::Notify,
     /// Whoever tells the ledger has it, with what it was told and did not take.
@@ -129,6 +133,7 @@ impl Escrow {
             unanswered: Unanswered::default(),
             config,
             replica: Uuid::new_v4(),
+            announced: OnceCell::new(),
             flush_now: tokio::sync::Notify::new(),
             unsent: tokio::sync::Mutex::default(),
             told: tokio::sync::Notify::new(),
@@ -243,6 +248,7 @@ impl Escrow {
             owner: self.0.replica,
             content_hash: None,
         };
+        self.0.announced.get_or_try_init(|| self.be_seen()).await?;
         let waiting = self.0.unanswered.waits_for(&ask, now);
         let mut carved = self.0.carver.carve(vec![ask], false).await?;
         let answer = carved.pop().ok_or(DatabaseError::Aborted)?;
@@ -284,6 +290,7 @@ impl Escrow {
         let waiting: Vec<_> = (asks.iter().filter(lost))
             .map(|ask| self.0.unanswered.waits_for(ask, now))
             .collect();
+        self.0.announced.get_or_try_init(|| self.be_seen()).await?;
         let answers = self.0.carver.carve(asks, true).await?;
         waiting.into_iter().for_each(Waiting::answered);
         let changed: BTreeSet<AccountId> = named.iter().map(|(account, _)| account.clone()).collect();

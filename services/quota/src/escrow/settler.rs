@@ -69,6 +69,7 @@ async fn settle_together(escrow: Weak<Inner>, jobs: Vec<Vec<SliceId>>) -> Vec<Re
 fn shared(error: &Error) -> Error {
     match error {
         Error::Database(error) => error.shared().into(),
+        Error::Overloaded => Error::Overloaded,
         Error::Upstream(upstream) => Upstream::new(upstream.service, (*upstream.status).clone()).into(),
         _ => DatabaseError::Aborted.into(),
     }
@@ -87,7 +88,7 @@ impl Escrow {
         let mut settled = 0;
         for some in slices.chunks(SLICES_AT_ONCE) {
             let answer = self.0.settling.ask(some.to_vec()).await;
-            settled += answer.map_err(DatabaseError::from)??;
+            settled += answer??;
         }
         Ok(settled)
     }
@@ -204,6 +205,18 @@ impl Escrow {
         Ok(())
     }
 
+    /// Lets the others know that this replica lives, whatever else can be done: they settle the slices of one that does
+    /// not.
+    pub(super) async fn be_seen(&self) -> Result<(), DatabaseError> {
+        let (replica, now) = (self.0.replica, self.0.db.clock().now());
+        self.0
+            .db
+            .transaction(Scope::AllAccounts, move |connection| {
+                Box::pin(store::see_replica(connection, replica, now))
+            })
+            .await
+    }
+
     /// Answers how many slices were abandoned or past their time, as far as any were settled.
     async fn sweep_some(&self) -> Result<usize, Error> {
         let now = self.0.db.clock().now();
@@ -213,12 +226,13 @@ impl Escrow {
             now.saturating_sub(back).unwrap_or(Timestamp::MIN)
         };
         let seen_since = ago(config.replica_gone_ms);
+        self.be_seen().await?;
         let (recalled, abandoned) = self
             .0
             .db
             .transaction(Scope::AllAccounts, move |connection| {
                 Box::pin(async move {
-                    store::see_replica(connection, replica, now).await?;
+                    store::close_expired_holds(connection, now, ABANDONED_AT_ONCE).await?;
                     let recalled = store::list_recalled(connection, replica).await?;
                     let which = Which::Done {
                         now,

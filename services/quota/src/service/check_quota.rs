@@ -166,18 +166,21 @@ impl Service {
                     let charged = self.charge(check, &request, &question, &charges).await;
                     self.escrow.finish(&check.account, &charges);
                     let charged = charged?;
-                    let decision = |attempt| question.decide(&levels, attempt);
                     match charged {
-                        Charged::Told(LedgerAnswer::Recorded) => return Ok(decision(Attempt::Took)),
+                        Charged::Told(LedgerAnswer::Recorded) => {
+                            return Ok(question.decide(&levels, Attempt::Took));
+                        }
                         Charged::Told(LedgerAnswer::Repeated) => {
-                            return Ok(repeated(decision(Attempt::Took)));
+                            return self.answered_before(check, &question, Attempt::Took).await;
                         }
                         Charged::Told(LedgerAnswer::Denied) => {
-                            return Ok(repeated(decision(Attempt::Refused)));
+                            return self.answered_before(check, &question, Attempt::Refused).await;
                         }
                         // Slices were sealed meanwhile; others will pay.
                         Charged::Told(LedgerAnswer::Unpaid(_)) => {}
-                        Charged::WrittenDown => return Ok(degraded(decision(Attempt::Took))),
+                        Charged::WrittenDown => {
+                            return Ok(degraded(question.decide(&levels, Attempt::Took)));
+                        }
                     }
                 }
                 Err(Error::Overloaded) => return Err(Error::Overloaded),
@@ -191,6 +194,20 @@ impl Service {
             }
         }
         Err(Error::Database(DatabaseError::Aborted))
+    }
+
+    /// What the request was answered before, with what is left now that nothing was taken for it.
+    async fn answered_before(
+        &self,
+        check: &Check,
+        question: &Question,
+        attempt: Attempt,
+    ) -> Result<Decision, Error> {
+        let levels = self
+            .escrow
+            .levels(&check.account, &question.keys(), question.now)
+            .await?;
+        Ok(repeated(question.decide(&levels, attempt)))
     }
 
     /// Hands what was taken to the ledger, and what it did not charge back to the slices. Where the ledger is away and

@@ -30,6 +30,8 @@ use crate::{
 const TRIES_MAX: u32 = 8;
 /// How long a commit may take to charge what it carved, in seconds.
 const EXTRA_S: i64 = 60;
+/// How long what it carved may be charged at the least, in seconds: the ledger's clock may be another.
+const EXTRA_CHARGED_S: i64 = 3_600;
 
 /// What a commit recorded of one metric.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -219,7 +221,10 @@ impl Service {
                 revision: limits.revision,
                 terms: Terms::Given {
                     spend_until: now + jiff::SignedDuration::from_secs(EXTRA_S),
-                    hard_end_at: hold.hard_end_at(),
+                    // A commit may come when the hold itself cannot be charged any more.
+                    hard_end_at: hold
+                        .hard_end_at()
+                        .max(now + jiff::SignedDuration::from_secs(EXTRA_CHARGED_S)),
                 },
                 id: SliceId::new(Uuid::new_v4()),
                 owner: self.escrow.replica(),

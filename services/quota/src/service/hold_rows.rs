@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::{
     domain::hold::OPEN_MAX,
+    error::Error,
     store::{self, SliceRow},
 };
 
@@ -44,12 +45,8 @@ impl HoldReader {
     }
 
     /// The slices of a hold, and whether `account`, where it is named, may have no more holds.
-    pub(super) async fn read(
-        &self,
-        hold: Uuid,
-        account: Option<&AccountId>,
-    ) -> Result<HoldRows, DatabaseError> {
-        self.0.ask((hold, account.cloned())).await?
+    pub(super) async fn read(&self, hold: Uuid, account: Option<&AccountId>) -> Result<HoldRows, Error> {
+        Ok(self.0.ask((hold, account.cloned())).await??)
     }
 }
 

@@ -64,7 +64,7 @@ struct Remembered {
     /// Accounts that changed lately, with the revision that they have by now.
     changes: HashMap<AccountId, u64>,
     /// Accounts of which a slice was asked for with limits of before, with a revision that is newer than those.
-    newer: HashMap<AccountId, u64>,
+    newer: HashMap<AccountId, (u64, Instant)>,
 }
 
 /// Reads what holds and remembers it. Cloning shares it.
@@ -119,8 +119,9 @@ impl Holdings {
         if known.is_some_and(|known| known.limits.revision.is_older_than(revision)) {
             remembered.accounts.remove(account);
         }
-        let newer = remembered.newer.entry(account.clone()).or_default();
-        *newer = (*newer).max(revision.account);
+        let newer = remembered.newer.get(account).map_or(0, |(newer, _)| *newer);
+        let newest = (newer.max(revision.account), Instant::now());
+        remembered.newer.insert(account.clone(), newest);
     }
 
     /// Forgets everything.
@@ -221,8 +222,7 @@ impl Holdings {
     }
 
     async fn read_state(&self, account: &AccountId, zone: TimeZone) -> Result<AccountState, Error> {
-        let read = self.states.ask((account.clone(), zone)).await;
-        let state = read.map_err(DatabaseError::from)??;
+        let state = self.states.ask((account.clone(), zone)).await??;
         Ok(state.ok_or(DatabaseError::RowsAffected {
             expected: 1,
             actual: 0,
@@ -284,6 +284,8 @@ impl Holdings {
             }
             remembered.looked_at = Some(asked_at);
             remembered.changes = latest;
+            // Whoever finds limits of before once more is told so once more.
+            remembered.newer.retain(|_, (_, at)| at.elapsed() < REMEMBERED);
         }
         for (account, revision) in &changed {
             escrow.follow(account, *revision);
@@ -340,8 +342,9 @@ impl Remembered {
 
     /// The least revision that a copy of what holds for an account must have.
     fn least_revision(&self, account: &AccountId) -> u64 {
-        let least = [&self.changes, &self.newer].map(|known| known.get(account).copied().unwrap_or_default());
-        least.into_iter().max().unwrap_or_default()
+        let changed = self.changes.get(account).copied();
+        let newer = self.newer.get(account).map(|(newer, _)| *newer);
+        changed.max(newer).unwrap_or_default()
     }
 
     /// Whether nothing can have changed for long without being noticed.

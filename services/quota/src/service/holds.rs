@@ -1,7 +1,7 @@
 //! `ReserveQuota`: amounts that are held until it is known what was used.
 
 use jiff::Timestamp;
-use octroi_kit::db::DatabaseError;
+use octroi_kit::db::{DatabaseError, as_stored};
 use uuid::Uuid;
 
 use super::{Service, question::Question};
@@ -69,7 +69,8 @@ impl Service {
             }
             let hold = Hold {
                 id: number,
-                reserved_at: written_down(question.now),
+                // As ids keep it, too: a repeat is told the same.
+                reserved_at: as_stored(question.now),
                 caller: key.caller.clone(),
                 items: check.items.clone(),
             };
@@ -197,11 +198,6 @@ impl Service {
     pub(super) async fn slices_of_hold(&self, hold: Uuid) -> Result<Vec<SliceRow>, Error> {
         Ok(self.hold_reader.read(hold, None).await?.slices)
     }
-}
-
-/// The instant as databases and ids keep it, so that a repeat is told the same.
-fn written_down(at: Timestamp) -> Timestamp {
-    Timestamp::from_microsecond(at.as_microsecond()).unwrap_or(at)
 }
 
 fn asks(check: &Check, question: &Question, hold: &Hold, expires_at: Timestamp) -> Vec<Ask> {

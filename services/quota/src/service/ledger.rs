@@ -325,7 +325,7 @@ fn read_refusal(error: &ItemError, request_id: &RequestId, place: usize) -> Erro
         ErrorReason::EventIdReused => Error::RequestIdReused {
             request_id: request_id.clone(),
         },
-        ErrorReason::LevelBelowZero => Error::LevelBelowZero { place },
+        ErrorReason::LevelBelowZero => Error::LevelBelowZero { place: Some(place) },
         ErrorReason::AmountOutOfRange => Error::AmountOutOfRange { place },
         ErrorReason::EventTimeOutOfRange => {
             let mut violations = Violations::default();

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use octroi_core::{AccountId, MetricSlug, Period, Violations};
 use octroi_kit::db::Scope;
 use tokio_util::sync::CancellationToken;
@@ -75,7 +76,7 @@ impl Service {
         period: Period,
     ) -> Result<bool, Error> {
         self.holdings.of(account).await?;
-        let cleared = self.delete_override(account, metric, period).await?;
+        let cleared = self.delete_override(account, metric, period, None).await?;
         self.changed(account).await;
         Ok(cleared)
     }
@@ -85,6 +86,7 @@ impl Service {
         account: &AccountId,
         metric: &MetricSlug,
         period: Period,
+        expired_at: Option<Timestamp>,
     ) -> Result<bool, Error> {
         let (of, metric, now) = (account.clone(), metric.clone(), self.db.clock().now());
         Ok(self
@@ -92,7 +94,8 @@ impl Service {
             .transaction(Scope::AllAccounts, move |connection| {
                 Box::pin(async move {
                     store::close_gate(connection, &of).await?;
-                    let cleared = store::delete_override(connection, &of, (&metric, period)).await?;
+                    let key = (&metric, period);
+                    let cleared = store::delete_override(connection, &of, key, expired_at).await?;
                     if cleared {
                         store::update_state(connection, &of, None, now).await?;
                     }
@@ -124,8 +127,10 @@ impl Service {
             })
             .await?;
         for (account, metric, period) in expired {
-            self.delete_override(&account, &metric, period).await?;
-            self.changed(&account).await;
+            // It may have been set anew since.
+            if self.delete_override(&account, &metric, period, Some(now)).await? {
+                self.changed(&account).await;
+            }
         }
         Ok(())
     }

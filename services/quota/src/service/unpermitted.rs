@@ -21,6 +21,7 @@ use crate::{
         limits::hard_max,
     },
     error::Error,
+    escrow::TOLD_KNOWN,
     store::Change,
 };
 
@@ -91,12 +92,16 @@ impl Service {
         let repeated = match self.record(&request).await? {
             LedgerAnswer::Repeated => true,
             // Only a return is ever refused for good, and where it was stays so.
-            LedgerAnswer::Denied => return Err(Error::LevelBelowZero { place: 0 }),
+            LedgerAnswer::Denied => return Err(Error::LevelBelowZero { place: None }),
             LedgerAnswer::Recorded | LedgerAnswer::Unpaid(_) => false,
         };
         if repeated {
             // It counts where the first attempt does, which may have ended here.
             request.at = self.find_time(&request).await?;
+            if request.at < self.db.clock().now() - TOLD_KNOWN {
+                // The windows have heard of it from the bus, and it may be forgotten that they have.
+                return Ok(true);
+            }
         }
         self.tell_windows(&request).await?;
         Ok(repeated)

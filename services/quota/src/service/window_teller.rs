@@ -12,7 +12,10 @@ use octroi_kit::{
 use sqlx::PgConnection;
 
 use super::follow_ledger::overdrawn;
-use crate::store::{self, AccountWindow, Applied, Change};
+use crate::{
+    error::Error,
+    store::{self, AccountWindow, Applied, Change},
+};
 
 /// Transactions that run at the same time, and the requests of one.
 const BOUNDS: Bounds = Bounds {
@@ -45,8 +48,11 @@ impl WindowTeller {
 
     /// Adds what the events of a request change to their windows, where these were not told before. Answers which of its
     /// accounts have more used than their limits had left.
-    pub(super) async fn tell(&self, untold: Vec<Untold>) -> Result<Accounts, DatabaseError> {
-        self.0.ask(untold).await?
+    ///
+    /// # Errors
+    /// [`Error`] where they cannot be told now.
+    pub(super) async fn tell(&self, untold: Vec<Untold>) -> Result<Accounts, Error> {
+        Ok(self.0.ask(untold).await??)
     }
 }
 

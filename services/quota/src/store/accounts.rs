@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, types::Json};
 use time::OffsetDateTime;
 
-use super::windows::period_from_name;
+use super::windows::{count, period_from_name};
 use crate::domain::{
     calendar::{Calendar, Segment},
     holding::{AccountEntitlements, AccountState},
@@ -89,23 +89,26 @@ pub async fn read_states(
         rows = find_states(connection, &names).await?;
     }
     let zones: HashMap<&str, &TimeZone> = (accounts.iter()).map(|(id, zone)| (id.as_str(), zone)).collect();
-    let mut states = HashMap::with_capacity(rows.len());
-    let mut new: Vec<(AccountId, Calendar)> = Vec::new();
-    for row in rows {
-        let account = AccountId::parse(&row.account_id).map_err(corrupt("account id"))?;
-        let zone = zones
-            .get(account.as_str())
-            .map_or(TimeZone::UTC, |zone| (*zone).clone());
-        let (state, is_new) = state(row, &zone)?;
-        if is_new {
-            new.push((account.clone(), state.calendar.clone()));
+    loop {
+        let mut states = HashMap::with_capacity(rows.len());
+        let mut new: Vec<(AccountId, Calendar)> = Vec::new();
+        for row in rows {
+            let account = AccountId::parse(&row.account_id).map_err(corrupt("account id"))?;
+            let zone = zones
+                .get(account.as_str())
+                .map_or(TimeZone::UTC, |zone| (*zone).clone());
+            let (state, is_new) = state(row, &zone)?;
+            if is_new {
+                new.push((account.clone(), state.calendar.clone()));
+            }
+            states.insert(account, state);
         }
-        states.insert(account, state);
+        if new.is_empty() || insert_states(connection, &new, now).await? == count(new.len()) {
+            return Ok(states);
+        }
+        // Others wrote some of them down meanwhile, and their zone is what holds.
+        rows = find_states(connection, &names).await?;
     }
-    if !new.is_empty() {
-        insert_states(connection, &new, now).await?;
-    }
-    Ok(states)
 }
 
 async fn find_states(
@@ -178,12 +181,13 @@ fn overrides(stored: Vec<StoredOverride>) -> Result<Overrides, DatabaseError> {
         .collect()
 }
 
+/// Answers how many were not there.
 async fn insert_states(
     connection: &mut PgConnection,
     states: &[(AccountId, Calendar)],
     now: Timestamp,
-) -> Result<(), DatabaseError> {
-    sqlx::query(
+) -> Result<u64, DatabaseError> {
+    let inserted = sqlx::query(
         "INSERT INTO account_state (account_id, revision, calendar, changed_at)
          SELECT account_id, 1, calendar, $3 FROM unnest($1::text[], $2::jsonb[]) AS s (account_id, calendar)
          ORDER BY account_id ON CONFLICT DO NOTHING",
@@ -203,7 +207,7 @@ async fn insert_states(
     .bind(to_sql(now))
     .execute(connection)
     .await?;
-    Ok(())
+    Ok(inserted.rows_affected())
 }
 
 /// Notes that something of the account changed: whoever remembers an older revision looks again. `calendar` is set
@@ -303,19 +307,24 @@ pub async fn upsert_override(
     Ok(())
 }
 
-/// Lets the plan's amount hold again, and answers whether anything had replaced it.
+/// Lets the plan's amount hold again, where `expired_at` is given only if what replaced it has expired by then. Answers
+/// whether anything was deleted.
 pub async fn delete_override(
     connection: &mut PgConnection,
     account: &AccountId,
     (metric, period): (&MetricSlug, Period),
+    expired_at: Option<Timestamp>,
 ) -> Result<bool, DatabaseError> {
-    let done =
-        sqlx::query("DELETE FROM limit_override WHERE account_id = $1 AND metric = $2 AND period = $3")
-            .bind(account.as_str())
-            .bind(metric.as_str())
-            .bind(period.as_str())
-            .execute(connection)
-            .await?;
+    let done = sqlx::query(
+        "DELETE FROM limit_override WHERE account_id = $1 AND metric = $2 AND period = $3
+         AND ($4::timestamptz IS NULL OR expires_at <= $4)",
+    )
+    .bind(account.as_str())
+    .bind(metric.as_str())
+    .bind(period.as_str())
+    .bind(expired_at.map(to_sql))
+    .execute(connection)
+    .await?;
     Ok(done.rows_affected() == 1)
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use jiff::Timestamp;
 use octroi_core::SliceId;
-use octroi_kit::db::{DatabaseError, to_sql};
+use octroi_kit::db::{DatabaseError, expect_rows, to_sql};
 use sqlx::{FromRow as _, PgConnection, Row as _};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -111,7 +111,9 @@ pub async fn write_carved(
         return Ok(None);
     }
     let rows = rows.iter().map(GrantedRow::from_row);
-    by_window(changes.keys(), &rows.collect::<Result<Vec<_>, _>>()?).map(Some)
+    let granted = by_window(changes.keys(), &rows.collect::<Result<Vec<_>, _>>()?)?;
+    expect_rows(count(changes.len()), count(granted.len()))?;
+    Ok(Some(granted))
 }
 
 /// What the windows of slices grant them.

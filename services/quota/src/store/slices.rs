@@ -129,6 +129,24 @@ pub async fn close_slices(
     read(rows)
 }
 
+/// Closes holds that have expired, so many at the most. One that is renewed meanwhile stays.
+pub async fn close_expired_holds(
+    connection: &mut PgConnection,
+    now: Timestamp,
+    limit: i64,
+) -> Result<(), DatabaseError> {
+    sqlx::query(
+        "UPDATE slice SET state = 'closing' WHERE id = ANY (ARRAY(
+             SELECT id FROM slice WHERE state = 'open' AND kind = 'hold' AND spend_until <= $1
+             ORDER BY spend_until LIMIT $2 FOR UPDATE SKIP LOCKED))",
+    )
+    .bind(to_sql(now))
+    .bind(limit)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 fn ids(slices: &[SliceId]) -> Vec<Uuid> {
     slices.iter().map(|slice| slice.uuid()).collect()
 }
@@ -174,7 +192,8 @@ pub enum Which<'a> {
     },
     /// Those of one account, of replicas.
     OfAccount(&'a AccountId),
-    /// Those that are past their time, closing, or of replicas that were not seen since an instant.
+    /// Those of replicas that are past their time, those that are closing, and those of replicas that were not seen since
+    /// an instant.
     Done {
         /// The time.
         now: Timestamp,
@@ -222,11 +241,13 @@ pub async fn list_slices(
             limit,
         } => {
             sqlx::query_as(select(
-                "s.id = ANY (ARRAY((SELECT id FROM slice WHERE state = 'open' AND spend_until <= $1
+                "s.id = ANY (ARRAY((SELECT id FROM slice WHERE state = 'open' AND spend_until <= $1 AND kind <> 'hold'
                            AND (NOT buffered OR hard_end_at <= $1) ORDER BY spend_until LIMIT $3)
                           UNION ALL (SELECT id FROM slice WHERE state = 'closing' LIMIT $3)
-                          UNION ALL (SELECT id FROM slice WHERE state = 'open' AND kind <> 'hold' AND NOT buffered
-                                     AND owner NOT IN (SELECT id FROM replica WHERE seen_at >= $2) LIMIT $3)))",
+                          UNION ALL (SELECT theirs.id FROM replica
+                                     CROSS JOIN LATERAL (SELECT id FROM slice WHERE owner = replica.id AND state = 'open'
+                                                         AND NOT buffered OFFSET 0) AS theirs
+                                     WHERE seen_at < $2 LIMIT $3)))",
             ))
             .bind(to_sql(now))
             .bind(to_sql(seen_since))
@@ -345,7 +366,7 @@ pub async fn renew_hold(
     Ok(renewed.into_iter().map(from_sql).min())
 }
 
-/// Notes that a replica is alive, and forgets those that were not seen for a day.
+/// Notes that a replica is alive, and forgets those that were not seen for a day and have nothing.
 pub async fn see_replica(
     connection: &mut PgConnection,
     replica: Uuid,
@@ -359,9 +380,12 @@ pub async fn see_replica(
     .bind(to_sql(now))
     .execute(&mut *connection)
     .await?;
-    sqlx::query("DELETE FROM replica WHERE seen_at < $1 - interval '1 day'")
-        .bind(to_sql(now))
-        .execute(connection)
-        .await?;
+    sqlx::query(
+        "DELETE FROM replica WHERE seen_at < $1 - interval '1 day'
+         AND NOT EXISTS (SELECT FROM slice WHERE owner = replica.id)",
+    )
+    .bind(to_sql(now))
+    .execute(connection)
+    .await?;
     Ok(())
 }

@@ -9,7 +9,7 @@ use futures::{FutureExt as _, future::BoxFuture};
 use jiff::Timestamp;
 use octroi_kit::{
     db::{DatabaseError, Db, Scope, expect_rows},
-    gather::{Pace, Turn},
+    gather::{HeadStart, Lead},
     outbox::{self, Wake},
 };
 use octroi_proto::events::v1::{RecordedUsage, UsageRecorded};
@@ -74,11 +74,11 @@ impl Committer {
         // A job needs room for at least one event, so the channel is never full.
         let (jobs, queue) = mpsc::channel(config.waiting_events_max);
         let queue = Arc::new(Mutex::new(queue));
-        let pace = Pace::new();
+        let head_start = HeadStart::new();
         for _ in 0..config.commits_at_once {
             let queue = Queue {
                 jobs: queue.clone(),
-                pace: pace.clone(),
+                head_start: head_start.clone(),
                 events_max: config.commit_events_max,
             };
             tokio::spawn(work(write.clone(), queue));
@@ -117,13 +117,13 @@ impl Committer {
 /// What waits to be committed. The workers share it.
 struct Queue {
     jobs: Arc<Mutex<mpsc::Receiver<Job>>>,
-    pace: Pace,
-    /// The most events of one commit.
+    head_start: HeadStart,
+    /// How many events end a commit: no call is begun after them.
     events_max: usize,
 }
 
 async fn work(write: Write, queue: Queue) {
-    while let Some((jobs, _turn)) = queue.take().await {
+    while let Some((jobs, _lead)) = queue.take().await {
         let now = jobs
             .iter()
             .map(|job| job.now)
@@ -150,16 +150,12 @@ async fn work(write: Write, queue: Queue) {
 impl Queue {
     /// Waits for a job and for the commit before, then takes all that are there. What nobody waits for any more is
     /// dropped: its caller was told that the outcome is unknown, and may have found out since that nothing was recorded.
-    async fn take(&self) -> Option<(Vec<Job>, Turn)> {
+    async fn take(&self) -> Option<(Vec<Job>, Lead)> {
         let mut queue = self.jobs.lock().await;
-        let mut turn = None;
-        let (mut jobs, mut events) = (Vec::new(), 0);
-        while jobs.is_empty() {
-            let first = queue.recv().await?;
-            if turn.is_none() {
-                turn = self.pace.turn().await;
-            }
-            let mut next = Some(first);
+        loop {
+            let mut next = Some(queue.recv().await?);
+            let lead = self.head_start.lead().await;
+            let (mut jobs, mut events) = (Vec::new(), 0);
             while let Some(job) = next {
                 if !job.caller.answer.is_closed() {
                     events += job.call.events.len();
@@ -169,8 +165,10 @@ impl Queue {
                     .then(|| queue.try_recv().ok())
                     .flatten();
             }
+            if !jobs.is_empty() {
+                return Some((jobs, lead));
+            }
         }
-        Some((jobs, turn))
     }
 }
 
