@@ -4,17 +4,19 @@ use anyhow::{Context, Result, ensure};
 use jiff::{Timestamp, ToSpan as _};
 use octroi_proto::{
     common::v1::Period,
-    quota::v1::{CheckQuotaResponse, DenialReason, ReleaseHoldRequest},
+    quota::v1::{CheckQuotaResponse, CommitHoldRequest, DenialReason, ReleaseHoldRequest},
     usage::v1::{TrackUsageRequest, UsageEvent},
 };
 use octroi_tests::harness::{
     backends,
-    fleet::{APPLICATION, Call, Clients, Ended, Fleet, Topology, eventually, now, roomy_hour, tell},
+    fleet::{
+        APPLICATION, Call, Clients, Ended, Fleet, OPERATOR, Topology, eventually, now, roomy_hour, tell,
+    },
 };
 
 use sqlx::{Connection as _, PgConnection};
 
-use crate::asks::{consume, event, limit_of, reserve, standing, upsert_account};
+use crate::asks::{consume, event, items, ledger_total, limit_of, reserve, standing, upsert_account};
 
 mod one_process {
     use super::*;
@@ -48,6 +50,37 @@ mod split {
 async fn what_ended_long_ago_is_forgotten() -> Result<()> {
     let sandbox = Fleet::builder(Topology::Split).set("sandbox", "true");
     tell(sandbox, a_hold_that_ended_is_kept_and_then_deleted).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_may_come_weeks_late() -> Result<()> {
+    let sandbox = Fleet::builder(Topology::Split).set("sandbox", "true");
+    tell(sandbox, a_commit_that_comes_weeks_late_is_recorded).await
+}
+
+async fn a_commit_that_comes_weeks_late_is_recorded(fleet: &mut Fleet) -> Result<()> {
+    roomy_hour().await;
+    let (app, operator) = (fleet.clients(APPLICATION)?, fleet.clients(OPERATOR)?);
+    upsert_account(&app, "acme").await?;
+    let reserved = (app.quota.clone())
+        .reserve_quota(reserve("acme", "h-1", &[("exports.run", 1)]))
+        .await?
+        .into_inner();
+    in_the_sandbox(fleet, &["move", "480h"]).await?;
+    all_services_have_the_time(&app, now() + 480.hours()).await?;
+    let commit = CommitHoldRequest {
+        account_id: "acme".to_owned(),
+        hold_id: reserved.hold_id,
+        items: items(&[("exports.run", 1)]),
+    };
+    let committed = app.quota.clone().commit_hold(commit).await?.into_inner();
+    ensure!(committed.late && !committed.repeated_request, "{committed:?}");
+    let total = ledger_total(&operator, "acme", "exports.run").await?;
+    ensure!(
+        (total.decided_amount, total.charged_amount) == (1, 1),
+        "{total:?}"
+    );
+    Ok(())
 }
 
 /// A call of `octroi clock` where the fleet's databases are.

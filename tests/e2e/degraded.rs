@@ -1,6 +1,7 @@
 //! Decisions while the ledger or the database is away: each limit says what happens then.
 
 use anyhow::{Result, ensure};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use octroi_proto::{
     billing::v1::ApplyCatalogRequest,
     common::v1::Period,
@@ -11,6 +12,7 @@ use octroi_tests::harness::{
     catalog,
     fleet::{APPLICATION, Clients, Fleet, OPERATOR, Topology, eventually, roomy_hour, tell},
 };
+use sqlx::{Connection as _, PgConnection};
 use tonic::{Code, Status};
 
 use crate::asks::{check_refusal, consume, decide, ledger_total, peek, refusal, standing, upsert_account};
@@ -131,6 +133,71 @@ async fn while_the_ledger_is_away(fleet: &mut Fleet) -> Result<()> {
     }
     let again = decide(&app, consume(ACCOUNT, "l-0", &[(LEASED, 1)])).await?;
     ensure!(again.allowed && again.repeated_request, "{again:?}");
+    Ok(())
+}
+
+/// As many accounts as together have more events than one call of the ledger may have, after a few rounds.
+const MANY: u32 = 2_600;
+const ROUNDS: u32 = 5;
+/// How many ask at the same time.
+const AT_ONCE: usize = 64;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn however_much_is_answered_while_the_ledger_is_away_it_is_told_later() -> Result<()> {
+    let fleet = Fleet::builder(Topology::Split).set("quota.slices.lease_ms", "600000");
+    tell(fleet, much_is_answered_while_the_ledger_is_away).await
+}
+
+async fn much_is_answered_while_the_ledger_is_away(fleet: &mut Fleet) -> Result<()> {
+    let (app, operator) = (fleet.clients(APPLICATION)?, fleet.clients(OPERATOR)?);
+    let metric = "{ slug: clicks, kind: flow, aggregation: sum, recording: buffered, unit: click, \
+                  name: { en: Clicks, fr: Clics } }";
+    let limit = "{ metric: clicks, period: lifetime, amount: 1000, mode: hard, unreachable: lease }";
+    let document = catalog::with(&[metric.to_owned()], &[limit.to_owned()])?;
+    let request = ApplyCatalogRequest { document };
+    operator.billing.clone().apply_catalog(request).await?;
+    let everybody = || (0..MANY).map(|number| format!("account-{number}"));
+    let created = everybody().map(|account| {
+        let app = app.clone();
+        async move { upsert_account(&app, &account).await }
+    });
+    stream::iter(created)
+        .buffer_unordered(AT_ONCE)
+        .try_collect::<Vec<_>>()
+        .await?;
+    eventually("quota has the catalog", async || {
+        let look = decide(&app, peek("account-0", &[("clicks", 1)])).await?;
+        ensure!(look.limits.len() == 1, "{look:?}");
+        Ok(())
+    })
+    .await?;
+    for round in 0..ROUNDS {
+        if round == 1 {
+            fleet.kill("usage").await?;
+        }
+        let clicks = everybody().map(|account| {
+            let (app, id) = (app.clone(), format!("r-{round}"));
+            async move { decide(&app, consume(&account, &id, &[("clicks", 1)])).await }
+        });
+        let answers: Vec<CheckQuotaResponse> = stream::iter(clicks)
+            .buffer_unordered(AT_ONCE)
+            .try_collect()
+            .await?;
+        let denied = answers.iter().find(|answer| !answer.allowed);
+        ensure!(denied.is_none(), "{denied:?}");
+    }
+    fleet.restart("usage").await?;
+    let mut session = PgConnection::connect(fleet.database().superuser_url()).await?;
+    eventually("the ledger has all that was answered", async || {
+        let told: Option<String> =
+            sqlx::query_scalar("SELECT sum(amount)::text FROM usage.usage_event WHERE metric = 'clicks'")
+                .fetch_one(&mut session)
+                .await?;
+        ensure!(told == Some((MANY * ROUNDS).to_string()), "{told:?}");
+        Ok(())
+    })
+    .await?;
+    session.close().await?;
     Ok(())
 }
 
