@@ -191,13 +191,24 @@ impl AccountLimits {
         windows
     }
 
-    /// The windows of every limit that contain `at`.
+    /// The windows of every limit that contain `at`, in the order of the limits.
     #[must_use]
     pub fn window_keys(&self, at: Timestamp) -> Vec<WindowKey> {
-        self.limits
-            .iter()
-            .map(|limit| self.window_key(limit, at))
-            .collect()
+        // Limits are many, and periods few: the calendar is asked once for each.
+        let mut windows: Vec<(Period, Window)> = Vec::with_capacity(4);
+        let mut window = |period: Period| {
+            let known = windows.iter().find(|(of, _)| *of == period);
+            known.map(|(_, window)| *window).unwrap_or_else(|| {
+                let window = self.calendar.window(period, at);
+                windows.push((period, window));
+                window
+            })
+        };
+        let key = |limit: &Arc<EffectiveLimit>| {
+            let period = limit.limit.period;
+            WindowKey::new(&limit.limit.metric, period, window(period))
+        };
+        self.limits.iter().map(key).collect()
     }
 
     /// Whether the plan has the feature.

@@ -13,7 +13,7 @@ use super::{
 };
 
 /// One metric of an account, with its limits and their windows of now.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedMetric {
     /// The metric.
     pub metric: MetricSlug,
@@ -30,8 +30,8 @@ pub struct PlannedMetric {
 /// The limited metrics of an account, until something of them may be otherwise.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The metrics.
-    pub metrics: Vec<PlannedMetric>,
+    /// The metrics; accounts with the same limits in the same windows have them in one place.
+    pub metrics: Arc<[PlannedMetric]>,
     /// Which state of the account this is.
     pub revision: Revision,
     /// What the limits follow from, to explain decisions.
@@ -48,11 +48,10 @@ impl Plan {
     pub fn new(limits: &AccountLimits, catalog: &Catalog, now: Timestamp, until: Timestamp) -> Self {
         let mut metrics: Vec<PlannedMetric> = Vec::new();
         let mut valid_until = until;
-        for effective in limits.limits.iter() {
+        for (effective, key) in limits.limits.iter().zip(limits.window_keys(now)) {
             let Some(metric) = catalog.metrics.get(&effective.limit.metric) else {
                 continue;
             };
-            let key = limits.window_key(effective, now);
             let expires_at = effective.replaced_by.as_ref().and_then(|one| one.expires_at);
             valid_until = valid_until.min(key.end).min(expires_at.unwrap_or(Timestamp::MAX));
             if metrics.last().is_none_or(|last| last.metric != metric.slug) {
@@ -75,11 +74,24 @@ impl Plan {
             }
         }
         Self {
-            metrics,
+            metrics: metrics.into(),
             revision: limits.revision,
             terms: Terms::of(limits),
             is_overridden: limits.limits.iter().any(|one| one.replaced_by.is_some()),
             valid_until,
+        }
+    }
+
+    /// The same plan; its metrics are those of `other` where these are the same.
+    #[must_use]
+    pub fn sharing_with(self, other: &Arc<[PlannedMetric]>) -> Self {
+        if self.metrics == *other {
+            Self {
+                metrics: Arc::clone(other),
+                ..self
+            }
+        } else {
+            self
         }
     }
 

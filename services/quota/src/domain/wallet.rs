@@ -79,6 +79,8 @@ impl Wallet {
         if self.seen.len() >= SEEN_MAX {
             self.seen.remove(0);
         }
+        // An account has a few windows, and there are many accounts.
+        self.seen.reserve_exact(1);
         self.seen.push(Seen {
             key: key.clone(),
             granted,

@@ -130,7 +130,7 @@ impl Escrow {
         now: Timestamp,
     ) -> Option<Vec<Level>> {
         for (name, amount) in &check.items {
-            let pocket = purse.pockets.get_mut(*name)?;
+            let pocket = purse.pockets.get_mut(name)?;
             let spent = pocket.wallet.take_buffered(*amount, now, now)?;
             let planned = plan.metric(name)?;
             if spent.is_first {
@@ -208,7 +208,7 @@ fn asked(plan: &Plan, check: &QuickCheck<'_>) -> Option<Vec<Asked>> {
 fn room(purse: &mut Purse, check: &QuickCheck<'_>, revision: Revision, now: Timestamp) -> Option<Room> {
     let mut room = Room::Enough;
     for (name, amount) in &check.items {
-        let pocket = purse.pockets.get_mut(*name)?;
+        let pocket = purse.pockets.get_mut(name)?;
         pocket.wallet.follow(revision);
         let left = pocket.wallet.left_kept(now, now);
         if left >= *amount {
@@ -237,7 +237,7 @@ fn levels(
     let mut levels = Vec::with_capacity(4);
     for (name, _) in &check.items {
         let planned = plan.metric(name)?;
-        let wallet = &purse.pockets.get(*name)?.wallet;
+        let wallet = &purse.pockets.get(name)?.wallet;
         for key in &planned.keys {
             levels.push(level(wallet, key)?);
         }
@@ -252,7 +252,7 @@ fn looked(purse: &Purse, plan: &Plan, check: &QuickCheck<'_>, now: Timestamp) ->
     let mut levels = Vec::with_capacity(4);
     for (name, _) in &check.items {
         let PlannedMetric { asked, keys, .. } = plan.metric(name)?;
-        let wallet = &purse.pockets.get(*name)?.wallet;
+        let wallet = &purse.pockets.get(name)?.wallet;
         for (one, key) in asked.iter().zip(keys) {
             let level = wallet.level(key, far)?;
             let half = one.effective.limit.amount.percent(50);

@@ -3,15 +3,13 @@
 use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
-use octroi_core::{AccountId, SliceId};
-use octroi_kit::db::{DatabaseError, Scope};
+use octroi_core::AccountId;
 
-use super::{Escrow, pocket::Purse};
+use super::{Escrow, level_reader::Standing, pocket::Purse};
 use crate::{
     cache::Part,
     domain::{carve::Granted, decision::Level, window::WindowKey},
     error::Error,
-    store,
 };
 
 /// How often windows are read before what was read is believed although slices came or went meanwhile.
@@ -71,19 +69,9 @@ impl Escrow {
     }
 
     async fn find_windows(&self, account: &AccountId, keys: &[WindowKey]) -> Result<Windows, Error> {
-        let windows: Vec<_> = keys.iter().map(|key| (account.clone(), key.clone())).collect();
-        let found = self
-            .0
-            .db
-            .transaction(Scope::AllAccounts, move |connection| {
-                Box::pin(async move { store::find_windows(connection, &windows).await })
-            })
-            .await?;
-        let granted = |key: &WindowKey| found.get(&(account.clone(), key.clone())).copied();
-        Ok(keys
-            .iter()
-            .map(|key| (key.clone(), granted(key).unwrap_or_default()))
-            .collect())
+        let found = self.0.level_reader.read(account, keys, HashSet::new()).await?;
+        let granted = |key: &WindowKey| found.granted.get(key).copied().unwrap_or_default();
+        Ok(keys.iter().map(|key| (key.clone(), granted(key))).collect())
     }
 
     /// What was spent of a slice is counted in memory until it is settled, and then in its windows. So whatever was read of
@@ -93,27 +81,10 @@ impl Escrow {
         loop {
             reads += 1;
             let own = self.0.purses.own(account);
-            let windows: Vec<_> = keys.iter().map(|key| (account.clone(), key.clone())).collect();
-            let asked: Vec<SliceId> = own.iter().copied().collect();
-            let (open, found) = self
-                .0
-                .db
-                .transaction(Scope::AllAccounts, move |connection| {
-                    Box::pin(async move {
-                        store::read_one_snapshot(connection).await?;
-                        let open = store::list_unsealed(connection, &asked).await?;
-                        let found = store::find_windows(connection, &windows).await?;
-                        Ok::<_, DatabaseError>((open, found))
-                    })
-                })
-                .await?;
+            let Standing { granted, open } = self.0.level_reader.read(account, keys, own.clone()).await?;
             self.0.purses.keep(account, &own, &open);
-            let named = found
-                .into_iter()
-                .map(|((_, key), granted)| (key, granted))
-                .collect();
             let is_of_now = |purse: &Purse| reads == READS_MAX || purse.has_still(&own, &open);
-            if let Some(levels) = self.levels_of(account, keys, &named, is_of_now) {
+            if let Some(levels) = self.levels_of(account, keys, &granted, is_of_now) {
                 return Ok(levels);
             }
         }

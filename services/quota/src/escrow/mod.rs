@@ -19,11 +19,13 @@ mod clean;
 mod flush;
 mod gone;
 mod hot;
+mod level_reader;
 mod levels;
 mod need;
 mod pocket;
 mod purse;
 mod retiring;
+mod samples;
 mod settler;
 mod size;
 mod unanswered;
@@ -51,6 +53,7 @@ use uuid::Uuid;
 use self::{
     carver::Carver,
     flush::Told,
+    level_reader::LevelReader,
     need::Want,
     purse::{Payment, Purses},
     settler::Settling,
@@ -86,6 +89,7 @@ struct Inner {
     usage: UsageServiceClient<Link>,
     cache: Cache,
     carver: Carver,
+    level_reader: LevelReader,
     settling: Settling,
     purses: Purses,
     unanswered: Unanswered,
@@ -129,6 +133,7 @@ impl Escrow {
             usage,
             cache,
             carver: Carver::start(db),
+            level_reader: LevelReader::start(db),
             purses: Purses::default(),
             unanswered: Unanswered::default(),
             config,

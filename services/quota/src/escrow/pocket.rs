@@ -1,6 +1,6 @@
 //! What a replica has of one account: a pocket a metric.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use octroi_core::{MetricSlug, Units, Window};
@@ -27,7 +27,8 @@ pub(super) struct Turn {
 #[derive(Debug, Default)]
 pub(super) struct Pocket {
     pub(super) wallet: Wallet,
-    pub(super) turn: Arc<Turn>,
+    /// Made for whoever carves first: most accounts are only looked at.
+    turn: Option<Arc<Turn>>,
     /// Until when somebody is believed to carve because nothing was left.
     carving_until: Timestamp,
     /// What was refused last.
@@ -87,7 +88,7 @@ impl Pocket {
     /// Waits for whoever carves because nothing is left; none where nobody does, and the caller is to do it.
     pub(super) fn carving(&mut self, now: Timestamp) -> Option<OwnedNotified> {
         if now < self.carving_until {
-            return Some(self.turn.ended.clone().notified_owned());
+            return Some(self.turn().ended.clone().notified_owned());
         }
         self.carving_until = now + CLAIM;
         None
@@ -96,7 +97,14 @@ impl Pocket {
     /// Whoever was to carve did, or found that there is no need or no room: those who wait may look.
     pub(super) fn carve_ended(&mut self) {
         self.carving_until = Timestamp::MIN;
-        self.turn.ended.notify_waiters();
+        if let Some(turn) = &self.turn {
+            turn.ended.notify_waiters();
+        }
+    }
+
+    /// The lock of whoever carves.
+    pub(super) fn turn(&mut self) -> Arc<Turn> {
+        self.turn.get_or_insert_default().clone()
     }
 
     /// Whether the caller is the one who carves the next slice before it is needed. What becomes of that says when it may
@@ -115,22 +123,72 @@ impl Pocket {
         self.wallet.is_empty()
             && !refused
             && !self.wallet.seen_since(idle_since)
-            && Arc::strong_count(&self.turn) == 1
+            && (self.turn.as_ref()).is_none_or(|turn| Arc::strong_count(turn) == 1)
+    }
+}
+
+/// The pockets of one account, in no order. They are few, and most accounts have one: a map would take four times the
+/// memory, and longer.
+#[derive(Debug, Default)]
+pub(super) struct Pockets(Vec<(MetricSlug, Pocket)>);
+
+impl Pockets {
+    pub(super) fn get(&self, metric: &str) -> Option<&Pocket> {
+        let mut pockets = self.0.iter();
+        pockets
+            .find(|(of, _)| of.as_str() == metric)
+            .map(|(_, pocket)| pocket)
+    }
+
+    pub(super) fn get_mut(&mut self, metric: &str) -> Option<&mut Pocket> {
+        let mut pockets = self.0.iter_mut();
+        pockets
+            .find(|(of, _)| of.as_str() == metric)
+            .map(|(_, pocket)| pocket)
+    }
+
+    fn get_or_add(&mut self, metric: &MetricSlug) -> &mut Pocket {
+        let place = self.0.iter().position(|(of, _)| of == metric);
+        let place = place.unwrap_or_else(|| {
+            self.0.reserve_exact(1);
+            // Copying the name is counting a reference.
+            self.0.push((metric.clone(), Pocket::default()));
+            self.0.len() - 1
+        });
+        // There is one at this place, found or added.
+        self.0
+            .get_mut(place)
+            .map_or_else(|| unreachable!("a place of a pocket"), |(_, pocket)| pocket)
+    }
+
+    pub(super) fn values(&self) -> impl Iterator<Item = &Pocket> {
+        self.0.iter().map(|(_, pocket)| pocket)
+    }
+
+    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut Pocket> {
+        self.0.iter_mut().map(|(_, pocket)| pocket)
+    }
+
+    pub(super) fn retain(&mut self, is_kept: impl Fn(&Pocket) -> bool) {
+        self.0.retain(|(_, pocket)| is_kept(pocket));
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }
 
 /// What a replica has of an account.
 #[derive(Debug, Default)]
 pub(super) struct Purse {
-    pub(super) pockets: HashMap<MetricSlug, Pocket>,
+    pub(super) pockets: Pockets,
     /// What holds for it, where that is remembered.
     pub(super) plan: Option<Arc<Plan>>,
 }
 
 impl Purse {
     pub(super) fn pocket(&mut self, metric: &MetricSlug) -> &mut Pocket {
-        // Copying the name is counting a reference.
-        self.pockets.entry(metric.clone()).or_default()
+        self.pockets.get_or_add(metric)
     }
 
     /// The first need that there is too little for.
@@ -150,7 +208,10 @@ impl Purse {
 
     pub(super) fn levels(&self, needs: &[Need]) -> Vec<Level> {
         let of_need = |need: &Need| -> Vec<Level> {
-            let wallet = self.pockets.get(&need.metric).map(|pocket| &pocket.wallet);
+            let wallet = self
+                .pockets
+                .get(need.metric.as_str())
+                .map(|pocket| &pocket.wallet);
             let level = |(key, _): &(WindowKey, Option<Units>)| {
                 let level = wallet.and_then(|wallet| wallet.level(key, Timestamp::MIN));
                 level.unwrap_or_default()

@@ -5,7 +5,7 @@ use std::{
     hash::BuildHasher as _,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -16,6 +16,7 @@ use super::{
     Need,
     need::Want,
     pocket::{Pocket, Purse, Refusal, Turn},
+    samples::Samples,
 };
 use crate::domain::{
     carve::Granted,
@@ -39,6 +40,10 @@ pub(super) struct Purses {
     /// Whether this replica is about to end. It is looked at under the lock of an account, so that nothing is answered
     /// of it before the ledger has it once its slices were drained.
     closing: AtomicBool,
+    /// How many parts were swept.
+    pub(super) swept: AtomicUsize,
+    /// What other accounts have that may have the same.
+    samples: Samples,
     /// Whose slices have something that waits for the ledger, each once.
     dirty: Mutex<VecDeque<(AccountId, MetricSlug)>>,
 }
@@ -49,6 +54,8 @@ impl Default for Purses {
             shards: (0..SHARDS).map(|_| Shard::default()).collect(),
             hasher: std::hash::RandomState::new(),
             closing: AtomicBool::new(false),
+            swept: AtomicUsize::new(0),
+            samples: Samples::default(),
             dirty: Mutex::default(),
         }
     }
@@ -200,6 +207,7 @@ impl Purses {
     }
 
     pub(super) fn set_plan(&self, account: &AccountId, plan: Plan) {
+        let plan = self.samples.share(plan);
         self.with(account, |purse| purse.plan = Some(Arc::new(plan)));
     }
 
@@ -214,7 +222,7 @@ impl Purses {
                 .pop_front();
             let Some((account, metric)) = next else { break };
             self.read(&account, |purse| {
-                if let Some(pocket) = purse.pockets.get_mut(&metric) {
+                if let Some(pocket) = purse.pockets.get_mut(metric.as_str()) {
                     flush.extend(pocket.wallet.start_flush());
                 }
             });
@@ -225,7 +233,7 @@ impl Purses {
     /// What was on its way is in the ledger.
     pub(super) fn end_flush(&self, Pending { slice, amount, .. }: &Pending) {
         self.read(&slice.account, |purse| {
-            if let Some(pocket) = purse.pockets.get_mut(&slice.metric) {
+            if let Some(pocket) = purse.pockets.get_mut(slice.metric.as_str()) {
                 pocket.wallet.end_flush(slice.id, *amount);
             }
         });
@@ -238,7 +246,7 @@ impl Purses {
 
     /// The lock of whoever carves for a metric.
     pub(super) fn turn(&self, account: &AccountId, metric: &MetricSlug) -> Arc<Turn> {
-        self.with(account, |purse| purse.pocket(metric).turn.clone())
+        self.with(account, |purse| purse.pocket(metric).turn())
     }
 
     /// Works on what there is of a metric.
@@ -347,7 +355,7 @@ impl Purses {
         now: Timestamp,
     ) {
         self.read(&slice.account, |purse| {
-            let Some(pocket) = purse.pockets.get_mut(&slice.metric) else {
+            let Some(pocket) = purse.pockets.get_mut(slice.metric.as_str()) else {
                 return;
             };
             pocket.wallet.forget(&[slice.id]);
@@ -369,7 +377,7 @@ impl Purses {
     ) -> Option<Vec<Level>> {
         self.read(account, |purse| {
             (keys.iter())
-                .map(|key| purse.pockets.get(&key.metric)?.wallet.level(key, since))
+                .map(|key| purse.pockets.get(key.metric.as_str())?.wallet.level(key, since))
                 .collect::<Option<Vec<Level>>>()
         })?
     }
@@ -409,7 +417,7 @@ impl Purses {
                 purse.pocket(&key.metric).wallet.see(key, *granted, now);
             }
             let level = |purse: &Purse, key: &WindowKey| {
-                let pocket = purse.pockets.get(&key.metric)?;
+                let pocket = purse.pockets.get(key.metric.as_str())?;
                 pocket.wallet.level_denied(key)
             };
             let windows = needs.iter().flat_map(|need| &need.windows);

@@ -1,12 +1,15 @@
 //! Slices that this replica spends no more, and which of them may be settled.
 
-use std::sync::PoisonError;
+use std::sync::{PoisonError, atomic::Ordering};
 
 use jiff::Timestamp;
 use octroi_core::{AccountId, MetricSlug, SliceId};
 
 use super::purse::Purses;
 use crate::domain::{holding::Revision, slice::Slice, wallet::Held};
+
+/// About how many accounts one sweep looks at.
+const SWEPT_AT_ONCE: usize = 50_000;
 
 impl Purses {
     /// Retires these slices of an account, and answers which of them nobody waits to charge.
@@ -75,7 +78,7 @@ impl Purses {
     /// Whether nothing would be lost with a slice of this replica.
     pub(super) fn may_settle(&self, slice: &Slice) -> bool {
         let may = self.read(&slice.account, |purse| {
-            let pocket = purse.pockets.get(&slice.metric)?;
+            let pocket = purse.pockets.get(slice.metric.as_str())?;
             let held = pocket.wallet.slices().find(|held| held.slice.id == slice.id)?;
             Some(!slice.kept || held.may_be_settled())
         });
@@ -92,18 +95,27 @@ impl Purses {
     }
 
     /// Retires what is spent, past its time or idle, forgets accounts that have nothing left, and answers every
-    /// slice that waits to be settled.
+    /// slice that waits to be settled. Where there are many accounts it is done in turns, so that it never takes long.
     pub(super) fn sweep(&self, now: Timestamp, idle_since: Timestamp) -> Vec<(AccountId, SliceId)> {
         let mut waiting = Vec::new();
-        for shard in &self.shards {
+        let mut looked_at = 0;
+        for _ in 0..self.shards.len() {
+            if looked_at >= SWEPT_AT_ONCE {
+                break;
+            }
+            let next = self.swept.fetch_add(1, Ordering::Relaxed) % self.shards.len();
+            let Some(shard) = self.shards.get(next) else {
+                break;
+            };
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            looked_at += shard.len();
             for (account, purse) in shard.iter_mut() {
                 for pocket in purse.pockets.values_mut() {
                     pocket.wallet.retire_done(now, idle_since);
                     let retired = pocket.wallet.slices().filter(|held| held.may_be_settled());
                     waiting.extend(retired.map(|held| (account.clone(), held.slice.id)));
                 }
-                purse.pockets.retain(|_, pocket| !pocket.is_idle(idle_since));
+                purse.pockets.retain(|pocket| !pocket.is_idle(idle_since));
             }
             shard.retain(|_, purse| {
                 let planned = purse.plan.as_ref().is_some_and(|plan| now < plan.valid_until);

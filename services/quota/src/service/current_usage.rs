@@ -46,14 +46,11 @@ impl Service {
                 field: format!("metrics[{index}]"),
             });
         }
-        let wanted: Vec<_> = limits
-            .limits
-            .iter()
-            .filter(|limit| metrics.is_empty() || metrics.contains(&limit.limit.metric))
-            .map(|limit| (limit, limits.window_key(limit, now)))
+        let all = limits.window_keys(now);
+        let wanted: Vec<_> = (limits.limits.iter().zip(all.iter().cloned()))
+            .filter(|(limit, _)| metrics.is_empty() || metrics.contains(&limit.limit.metric))
             .collect();
         let keys: Vec<_> = wanted.iter().map(|(_, key)| key.clone()).collect();
-        let all = limits.window_keys(now);
         // Nothing that was looked at before is shown, but a copy that is forgotten with each change.
         let levels = self.escrow.look(account, &keys, &all, Timestamp::MAX).await?;
         let standing = |((limit, key), level): ((&Arc<EffectiveLimit>, WindowKey), Level)| {

@@ -54,7 +54,7 @@ fn plan(replaced_by: Option<&LimitOverride>) -> Arc<Plan> {
         keys: Vec::new(),
     };
     Arc::new(Plan {
-        metrics: vec![planned("clicks"), planned("views")],
+        metrics: Arc::from([planned("clicks"), planned("views")]),
         revision: Revision {
             account: 2,
             catalog: 3,
