@@ -101,7 +101,7 @@ pub struct AccountState {
 }
 
 /// What holds for one account.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct AccountLimits {
     /// The plan with its limits and features.
     pub entitlements: Arc<Entitlements>,

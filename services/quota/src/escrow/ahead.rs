@@ -16,7 +16,9 @@ impl Escrow {
         let escrow = self.clone();
         self.0.carving.spawn(async move {
             let again_at = escrow.carve_one_ahead(&account, &need, revision).await;
-            (escrow.0.purses).with_pocket(&account, &need.metric, |pocket| pocket.ahead_from = again_at);
+            (escrow.0.purses).with_pocket(&account, &need.metric, |pocket| {
+                pocket.carves().ahead_from = again_at
+            });
         });
     }
 

@@ -215,7 +215,7 @@ fn room(purse: &mut Purse, check: &QuickCheck<'_>, revision: Revision, now: Time
             continue;
         }
         let missing = amount.saturating_sub(left);
-        match pocket.refused {
+        match pocket.refused() {
             Some(refusal) if refusal.is_of(now, missing) => {
                 if !pocket.believes_refusal(refusal.at, now) {
                     return None;

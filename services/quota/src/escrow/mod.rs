@@ -354,8 +354,9 @@ impl Escrow {
         let now = self.0.db.clock().now();
         // Who is denied comes often; what was carved since the last time is as new as what others were just given.
         self.0.purses.with_pocket(account, metric, |pocket| {
-            if pocket.recalled_at < now - RECALL_AGE {
-                pocket.recalled_at = now;
+            let carves = pocket.carves();
+            if carves.recalled_at < now - RECALL_AGE {
+                carves.recalled_at = now;
                 pocket.wallet.retire_all();
             }
         });

@@ -27,12 +27,18 @@ pub(super) struct Turn {
 #[derive(Debug, Default)]
 pub(super) struct Pocket {
     pub(super) wallet: Wallet,
-    /// Made for whoever carves first: most accounts are only looked at.
-    turn: Option<Arc<Turn>>,
+    /// Made where something is carved: most accounts are only looked at, and there are many.
+    carves: Option<Box<Carves>>,
+}
+
+/// Who carves for a metric, how much, and what came of it.
+#[derive(Debug, Default)]
+pub(super) struct Carves {
+    turn: Arc<Turn>,
     /// Until when somebody is believed to carve because nothing was left.
     carving_until: Timestamp,
     /// What was refused last.
-    pub(super) refused: Option<Refusal>,
+    refused: Option<Refusal>,
     /// When all of it was last settled so that it can be held.
     pub(super) recalled_at: Timestamp,
     /// How much is carved at a time.
@@ -72,14 +78,41 @@ impl Pocket {
         }
     }
 
+    pub(super) fn carves(&mut self) -> &mut Carves {
+        self.carves.get_or_insert_default()
+    }
+
+    /// The lock of whoever carves.
+    pub(super) fn turn(&mut self) -> Arc<Turn> {
+        self.carves().turn.clone()
+    }
+
+    /// What was refused last.
+    pub(super) fn refused(&self) -> Option<Refusal> {
+        self.carves.as_ref()?.refused
+    }
+
+    pub(super) fn refuse(&mut self, refusal: Refusal) {
+        self.carves().refused = Some(refusal);
+        self.carve_ended();
+    }
+
+    /// Believes no refusal of before.
+    pub(super) fn look_again(&mut self) {
+        if let Some(carves) = &mut self.carves {
+            carves.refused = None;
+        }
+    }
+
     /// Whether a refusal of `at` still stands. Where it is not fresh, one caller looks again, and the others believe it
     /// for that long.
     pub(super) fn believes_refusal(&mut self, at: Timestamp, now: Timestamp) -> bool {
         if at > now - REFUSAL_FRESH {
             return true;
         }
-        if now >= self.look_from {
-            self.look_from = now + LOOK;
+        let carves = self.carves();
+        if now >= carves.look_from {
+            carves.look_from = now + LOOK;
             return false;
         }
         at > now - LOOK
@@ -87,43 +120,38 @@ impl Pocket {
 
     /// Waits for whoever carves because nothing is left; none where nobody does, and the caller is to do it.
     pub(super) fn carving(&mut self, now: Timestamp) -> Option<OwnedNotified> {
-        if now < self.carving_until {
-            return Some(self.turn().ended.clone().notified_owned());
+        let carves = self.carves();
+        if now < carves.carving_until {
+            return Some(carves.turn.ended.clone().notified_owned());
         }
-        self.carving_until = now + CLAIM;
+        carves.carving_until = now + CLAIM;
         None
     }
 
     /// Whoever was to carve did, or found that there is no need or no room: those who wait may look.
     pub(super) fn carve_ended(&mut self) {
-        self.carving_until = Timestamp::MIN;
-        if let Some(turn) = &self.turn {
-            turn.ended.notify_waiters();
+        if let Some(carves) = &mut self.carves {
+            carves.carving_until = Timestamp::MIN;
+            carves.turn.ended.notify_waiters();
         }
-    }
-
-    /// The lock of whoever carves.
-    pub(super) fn turn(&mut self) -> Arc<Turn> {
-        self.turn.get_or_insert_default().clone()
     }
 
     /// Whether the caller is the one who carves the next slice before it is needed. What becomes of that says when it may
     /// be done again; where nothing does, it may be after a second.
     pub(super) fn claim_ahead(&mut self, now: Timestamp) -> bool {
-        let claimed = now >= self.ahead_from;
+        let carves = self.carves();
+        let claimed = now >= carves.ahead_from;
         if claimed {
-            self.ahead_from = now + CLAIM;
+            carves.ahead_from = now + CLAIM;
         }
         claimed
     }
 
     /// Whether nobody would miss it.
     pub(super) fn is_idle(&self, idle_since: Timestamp) -> bool {
-        let refused = self.refused.is_some_and(|refusal| refusal.at >= idle_since);
-        self.wallet.is_empty()
-            && !refused
-            && !self.wallet.seen_since(idle_since)
-            && (self.turn.as_ref()).is_none_or(|turn| Arc::strong_count(turn) == 1)
+        let refused = self.refused().is_some_and(|refusal| refusal.at >= idle_since);
+        let is_carved = (self.carves.as_ref()).is_some_and(|carves| Arc::strong_count(&carves.turn) > 1);
+        self.wallet.is_empty() && !refused && !is_carved && !self.wallet.seen_since(idle_since)
     }
 }
 

@@ -264,7 +264,7 @@ impl Purses {
     pub(super) fn add(&self, slice: Slice, want: &Want<'_>, now: Timestamp) -> Option<Payment> {
         self.with(want.account, |purse| {
             let pocket = purse.pocket(&slice.metric);
-            pocket.refused = None;
+            pocket.look_again();
             pocket.wallet.add(slice, want.revision, now);
             let spent = self
                 .take_from(purse, want, now)
@@ -309,7 +309,7 @@ impl Purses {
         since: Timestamp,
     ) -> bool {
         self.with(account, |purse| {
-            let refusal = purse.pocket(metric).refused;
+            let refusal = purse.pocket(metric).refused();
             refusal.is_some_and(|refusal| refusal.at > since && refusal.is_of(at, amount))
         })
     }
@@ -317,13 +317,11 @@ impl Purses {
     pub(super) fn refuse(&self, account: &AccountId, need: &Need, amount: Units, now: Timestamp) {
         let covers = common(need.windows.iter().map(|(key, _)| key));
         self.with(account, |purse| {
-            let pocket = purse.pocket(&need.metric);
-            pocket.refused = Some(Refusal {
+            purse.pocket(&need.metric).refuse(Refusal {
                 at: now,
                 least: amount,
                 covers,
             });
-            pocket.carve_ended();
         });
     }
 
@@ -342,7 +340,7 @@ impl Purses {
     pub(super) fn look_again(&self, account: &AccountId) {
         self.read(account, |purse| {
             for pocket in purse.pockets.values_mut() {
-                pocket.refused = None;
+                pocket.look_again();
             }
         });
     }
@@ -359,7 +357,7 @@ impl Purses {
                 return;
             };
             pocket.wallet.forget(&[slice.id]);
-            pocket.refused = None;
+            pocket.look_again();
             for key in &slice.windows {
                 if let Some(granted) = granted.get(&(slice.account.clone(), key.clone())) {
                     pocket.wallet.see(key, *granted, now);

@@ -38,7 +38,7 @@ impl Purses {
             purse.plan = None;
             for pocket in purse.pockets.values_mut() {
                 pocket.wallet.retire_all();
-                pocket.refused = None;
+                pocket.look_again();
             }
         });
     }
@@ -51,7 +51,7 @@ impl Purses {
             }
             for pocket in purse.pockets.values_mut() {
                 pocket.wallet.follow(revision);
-                pocket.refused = None;
+                pocket.look_again();
             }
         });
     }

@@ -28,7 +28,7 @@ impl Escrow {
             units(config.buffered_units_max / 2),
         );
         self.0.purses.with_pocket(account, &need.metric, |pocket| {
-            let next = pocket.pace.next(fewest, most, now);
+            let next = pocket.carves().pace.next(fewest, most, now);
             let room = units(config.buffered_units_max).saturating_sub(pocket.wallet.untold());
             next.min(room).max(least)
         })

@@ -330,10 +330,17 @@ impl Remembered {
         let key = (plan.plan.clone(), plan.plan_version, limits.stage);
         let sample = self.samples.get(&key);
         let is_new = sample.is_none();
-        let limits = Arc::new(match sample {
-            Some(sample) => limits.sharing_with(sample),
+        let limits = match sample {
+            Some(sample) => {
+                let limits = limits.sharing_with(sample);
+                if limits == **sample {
+                    return Arc::clone(sample);
+                }
+                limits
+            }
             None => limits,
-        });
+        };
+        let limits = Arc::new(limits);
         if is_new && self.samples.len() < SAMPLES_MAX {
             self.samples.insert(key, Arc::clone(&limits));
         }
