@@ -110,6 +110,9 @@ impl Purses {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             looked_at += shard.len();
             for (account, purse) in shard.iter_mut() {
+                if (purse.plan.as_ref()).is_some_and(|plan| plan.valid_until <= now) {
+                    purse.plan = None;
+                }
                 for pocket in purse.pockets.values_mut() {
                     pocket.wallet.retire_done(now, idle_since);
                     let retired = pocket.wallet.slices().filter(|held| held.may_be_settled());
@@ -117,10 +120,7 @@ impl Purses {
                 }
                 purse.pockets.retain(|pocket| !pocket.is_idle(idle_since));
             }
-            shard.retain(|_, purse| {
-                let planned = purse.plan.as_ref().is_some_and(|plan| now < plan.valid_until);
-                planned || !purse.pockets.is_empty()
-            });
+            shard.retain(|_, purse| purse.plan.is_some() || !purse.pockets.is_empty());
         }
         waiting
     }
