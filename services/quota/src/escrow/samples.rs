@@ -12,9 +12,12 @@ use crate::domain::plan::{Plan, PlannedMetric};
 /// The most plans and stages of which one account's is remembered.
 const SAMPLES_MAX: usize = 10_000;
 
-/// The metrics that the latest account of each plan and stage had.
+/// A plan with its version, and where an account stands with its payments.
+type Kind = (PlanSlug, u32, Stage);
+
+/// The metrics that the latest account of each kind had.
 #[derive(Debug, Default)]
-pub(super) struct Samples(Mutex<HashMap<(PlanSlug, u32, Stage), Arc<[PlannedMetric]>>>);
+pub(super) struct Samples(Mutex<HashMap<Kind, Arc<[PlannedMetric]>>>);
 
 impl Samples {
     /// The same plan, in one place with that of the account before it where the two are the same. Accounts whose windows
