@@ -4,7 +4,9 @@ use anyhow::{Context, Result, ensure};
 use jiff::{Timestamp, ToSpan as _};
 use octroi_proto::{
     common::v1::Period,
-    quota::v1::{CheckQuotaResponse, CommitHoldRequest, DenialReason, ReleaseHoldRequest},
+    quota::v1::{
+        CheckQuotaResponse, CommitHoldRequest, DenialReason, ReleaseHoldRequest, ReturnQuotaRequest,
+    },
     usage::v1::{TrackUsageRequest, UsageEvent},
 };
 use octroi_tests::harness::{
@@ -80,6 +82,55 @@ async fn a_commit_that_comes_weeks_late_is_recorded(fleet: &mut Fleet) -> Result
         (total.decided_amount, total.charged_amount) == (1, 1),
         "{total:?}"
     );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_given_back_long_ago_is_given_back_once() -> Result<()> {
+    let sandbox = Fleet::builder(Topology::Split).set("sandbox", "true");
+    tell(sandbox, a_return_that_comes_again_after_weeks_returns_nothing).await
+}
+
+async fn a_return_that_comes_again_after_weeks_returns_nothing(fleet: &mut Fleet) -> Result<()> {
+    let app = fleet.clients(APPLICATION)?;
+    upsert_account(&app, "acme").await?;
+    // 25 may be held, where nothing was bought.
+    let take = async |request_id: &str, amount: i64| -> Result<bool> {
+        let request = consume("acme", request_id, &[("personas.stored", amount)]);
+        Ok(app.quota.clone().check_quota(request).await?.into_inner().allowed)
+    };
+    let request = ReturnQuotaRequest {
+        account_id: "acme".to_owned(),
+        items: items(&[("personas.stored", 5)]),
+        request_id: "b-1".to_owned(),
+    };
+    ensure!(take("t-1", 25).await?, "all of it");
+    app.quota.clone().return_quota(request.clone()).await?;
+    ensure!(take("t-2", 5).await?, "what was given back");
+    in_the_sandbox(fleet, &["move", "1200h"]).await?;
+    fleet.stop("quota").await?;
+    fleet.restart("quota").await?;
+    let mut session = PgConnection::connect(fleet.database().superuser_url()).await?;
+    eventually("quota has forgotten that it told its windows", async || {
+        let known: i64 = sqlx::query_scalar("SELECT count(*) FROM quota.applied_event")
+            .fetch_one(&mut session)
+            .await?;
+        ensure!(known == 0, "{known}");
+        Ok(())
+    })
+    .await?;
+    session.close().await?;
+    let again = eventually("quota answers again", async || {
+        Ok(app
+            .quota
+            .clone()
+            .return_quota(request.clone())
+            .await?
+            .into_inner())
+    })
+    .await?;
+    ensure!(again.repeated_request, "{again:?}");
+    ensure!(!take("t-3", 1).await?, "all of it is held");
     Ok(())
 }
 

@@ -48,16 +48,17 @@ pub struct HeadStart(Arc<Latest>);
 
 #[derive(Debug)]
 struct Latest {
-    /// The batch that began last, until it ends.
-    batch: std::sync::Mutex<Option<Begun>>,
+    batch: std::sync::Mutex<Batch>,
     ended: Notify,
     head_start: Duration,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Begun {
+/// The batch that began last.
+#[derive(Debug, Default)]
+struct Batch {
     number: u64,
-    at: Instant,
+    /// When it began; none where it has ended.
+    began_at: Option<Instant>,
 }
 
 /// A batch that is worked on, until it is dropped.
@@ -67,13 +68,14 @@ pub struct Lead {
     number: u64,
 }
 
-impl HeadStart {
+impl Default for HeadStart {
     /// One for all batches of a queue.
-    #[must_use]
-    pub fn new() -> Self {
+    fn default() -> Self {
         Self::of(HEAD_START)
     }
+}
 
+impl HeadStart {
     fn of(head_start: Duration) -> Self {
         Self(Arc::new(Latest {
             batch: std::sync::Mutex::default(),
@@ -85,45 +87,38 @@ impl HeadStart {
     /// Waits until the batch that began last has ended or had its head start, and begins another. One at a time asks, takes
     /// what waits after that, and keeps the answer until all of it is answered.
     pub async fn lead(&self) -> Lead {
-        let mut number = 0;
-        while let Some(before) = self.0.latest() {
-            number = before.number + 1;
-            let until = before.at + self.0.head_start;
+        while let Some(began_at) = self.0.began_at() {
+            let until = began_at + self.0.head_start;
             let ended = tokio::time::timeout_at(until.into(), self.0.ended.notified());
             if ended.await.is_err() {
                 break;
             }
         }
-        let at = Instant::now();
-        *self.0.lock() = Some(Begun { number, at });
+        let mut batch = self.0.lock();
+        batch.number += 1;
+        batch.began_at = Some(Instant::now());
         Lead {
             latest: self.0.clone(),
-            number,
+            number: batch.number,
         }
     }
 }
 
-impl Default for HeadStart {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Latest {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Begun>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Batch> {
         self.batch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn latest(&self) -> Option<Begun> {
-        *self.lock()
+    fn began_at(&self) -> Option<Instant> {
+        self.lock().began_at
     }
 }
 
 impl Drop for Lead {
     fn drop(&mut self) {
         let mut batch = self.latest.lock();
-        if batch.is_some_and(|begun| begun.number == self.number) {
-            *batch = None;
+        if batch.number == self.number {
+            batch.began_at = None;
             self.latest.ended.notify_one();
         }
     }
@@ -147,7 +142,7 @@ impl<J: Send + 'static, A: Send + 'static> Gather<J, A> {
         W: Fn(Vec<J>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Vec<A>> + Send + 'static,
     {
-        Self::at(&HeadStart::new(), bounds, work)
+        Self::at(&HeadStart::default(), bounds, work)
     }
 
     fn at<W, F>(head_start: &HeadStart, bounds: Bounds, work: W) -> Self
@@ -331,14 +326,13 @@ mod tests {
     async fn who_begins_late_is_waited_for_as_well() {
         let head_start = HeadStart::of(Duration::from_millis(1));
         let (slow, second) = (head_start.lead().await, head_start.lead().await);
-        assert_eq!(
-            head_start.0.latest().map(|begun| begun.number),
-            Some(second.number)
-        );
-        drop(slow);
-        assert!(head_start.0.latest().is_some(), "the second is worked on");
         drop(second);
-        assert!(head_start.0.latest().is_none(), "nobody is waited for");
+        assert!(head_start.0.began_at().is_none(), "nobody is waited for");
+        let third = head_start.lead().await;
+        drop(slow);
+        assert!(head_start.0.began_at().is_some(), "the third is worked on");
+        drop(third);
+        assert!(head_start.0.began_at().is_none(), "nobody is waited for");
     }
 
     #[tokio::test]

@@ -321,6 +321,22 @@ mod tests {
     }
 
     #[test]
+    fn a_repeat_that_comes_when_the_older_half_is_forgotten_is_a_repeat() {
+        let seen = Seen::new(b"a key", None);
+        // All of them are in one part, which is full with the last.
+        let mark = |number: usize| Mark((number * SHARDS) as u128);
+        for number in 0..HALF_MAX / SHARDS {
+            assert_eq!(seen.begin(mark(number), 7), Ok(()));
+        }
+        let before = seen.begin(mark(0), 7).expect_err("it came before");
+        assert_eq!(before.outcome, Outcome::Deciding);
+        assert!(
+            seen.shard(mark(0)).young.is_empty(),
+            "it was the call that turned them over"
+        );
+    }
+
+    #[test]
     fn the_older_half_is_forgotten_where_memory_ends() {
         let seen = Seen::new(b"a key", None);
         let first = seen.mark("acme", "app", "first");

@@ -30,11 +30,14 @@ impl Sampler {
         }
     }
 
+    fn place(&self, account: &AccountId, metric: Option<&MetricSlug>) -> usize {
+        let hash = self.hasher.hash_one((account, metric));
+        usize::try_from(hash % PLACES as u64).unwrap_or(0)
+    }
+
     /// Whether one more is written down.
     pub(super) fn admit(&self, account: &AccountId, metric: Option<&MetricSlug>, now: Timestamp) -> bool {
-        let hash = self.hasher.hash_one((account, metric));
-        let place = usize::try_from(hash % PLACES as u64).unwrap_or(0);
-        let Some(place) = self.places.get(place) else {
+        let Some(place) = self.places.get(self.place(account, metric)) else {
             return false;
         };
         // Seconds wrap after 136 years.
@@ -55,6 +58,8 @@ impl Sampler {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use jiff::SignedDuration;
 
     use super::*;
@@ -79,9 +84,15 @@ mod tests {
             admitted(&account("acme"), start + SignedDuration::from_secs(1)),
             3
         );
-        // Of a hundred others, 0.3 meet another in a place that is taken; more than ten do not in 10^13 runs.
-        let others = (0..100).map(|number| admitted(&account(&format!("other-{number}")), start));
-        assert!(others.sum::<usize>() >= 270);
+        // Those that meet in one place share its three, and nobody else does.
+        let others: Vec<AccountId> = (0..100)
+            .map(|number| account(&format!("other-{number}")))
+            .collect();
+        let places: HashSet<usize> = (others.iter())
+            .map(|other| sampler.place(other, Some(&metric)))
+            .collect();
+        let all: usize = others.iter().map(|other| admitted(other, start)).sum();
+        assert_eq!(all, 3 * places.len());
         assert!(!Sampler::new(0).admit(&account("acme"), None, start));
     }
 }

@@ -244,14 +244,13 @@ fn plan(
                 if known.contains(&ask.id) {
                     return Carved::Exists;
                 }
-                let windows = ask
-                    .windows
-                    .iter()
-                    .map(|(key, _)| (ask.account.clone(), key.clone()));
-                before.extend(windows.map(|window| {
-                    let has = granted.get(&window).copied();
-                    (window, has)
-                }));
+                if call.all_or_nothing {
+                    before.extend(ask.windows.iter().map(|(key, _)| {
+                        let window = (ask.account.clone(), key.clone());
+                        let had = granted.get(&window).copied();
+                        (window, had)
+                    }));
+                }
                 let outcome = cut(ask, &mut granted, now);
                 if let Carved::Slice(slice) = &outcome {
                     known.insert(slice.id);

@@ -23,7 +23,7 @@ const BOUNDS: Bounds = Bounds {
 
 /// What is asked for.
 #[derive(Debug)]
-struct Question {
+struct Look {
     account: AccountId,
     keys: Vec<WindowKey>,
     slices: HashSet<SliceId>,
@@ -39,13 +39,13 @@ pub(super) struct Standing {
 }
 
 /// Reads windows with slices.
-pub(super) struct LevelReader(Gather<Question, Result<Standing, DatabaseError>>);
+pub(super) struct LevelReader(Gather<Look, Result<Standing, DatabaseError>>);
 
 impl LevelReader {
     pub(super) fn start(db: &Db) -> Self {
         let db = db.clone();
-        Self(Gather::start(BOUNDS, move |questions| {
-            read_together(db.clone(), questions)
+        Self(Gather::start(BOUNDS, move |looks| {
+            read_together(db.clone(), looks)
         }))
     }
 
@@ -59,19 +59,19 @@ impl LevelReader {
         keys: &[WindowKey],
         slices: HashSet<SliceId>,
     ) -> Result<Standing, Error> {
-        let question = Question {
+        let look = Look {
             account: account.clone(),
             keys: keys.to_vec(),
             slices,
         };
-        Ok(self.0.ask(question).await??)
+        Ok(self.0.ask(look).await??)
     }
 }
 
-async fn read_together(db: Db, questions: Vec<Question>) -> Vec<Result<Standing, DatabaseError>> {
-    let slices: BTreeSet<SliceId> = questions.iter().flat_map(|one| &one.slices).copied().collect();
+async fn read_together(db: Db, looks: Vec<Look>) -> Vec<Result<Standing, DatabaseError>> {
+    let slices: BTreeSet<SliceId> = looks.iter().flat_map(|one| &one.slices).copied().collect();
     let slices: Vec<SliceId> = slices.into_iter().collect();
-    let windows: BTreeSet<AccountWindow> = (questions.iter())
+    let windows: BTreeSet<AccountWindow> = (looks.iter())
         .flat_map(|one| one.keys.iter().map(|key| (one.account.clone(), key.clone())))
         .collect();
     let windows: Vec<AccountWindow> = windows.into_iter().collect();
@@ -88,21 +88,18 @@ async fn read_together(db: Db, questions: Vec<Question>) -> Vec<Result<Standing,
     });
     let (open, found) = match read.await {
         Ok(read) => read,
-        Err(error) => return questions.iter().map(|_| Err(error.shared())).collect(),
+        Err(error) => return looks.iter().map(|_| Err(error.shared())).collect(),
     };
-    let answer = |question: Question| {
-        let granted = question.keys.into_iter().filter_map(|key| {
-            let window = (question.account.clone(), key);
+    let answer = |look: Look| {
+        let granted = look.keys.into_iter().filter_map(|key| {
+            let window = (look.account.clone(), key);
             let granted = found.get(&window).copied()?;
             Some((window.1, granted))
         });
         Standing {
             granted: granted.collect(),
-            open: question.slices.intersection(&open).copied().collect(),
+            open: look.slices.intersection(&open).copied().collect(),
         }
     };
-    questions
-        .into_iter()
-        .map(|question| Ok(answer(question)))
-        .collect()
+    looks.into_iter().map(|look| Ok(answer(look))).collect()
 }

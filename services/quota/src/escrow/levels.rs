@@ -22,7 +22,7 @@ impl Escrow {
     /// Where the account stands in windows; those that were looked at since `since` are not looked up again.
     ///
     /// # Errors
-    /// [`Error::Database`].
+    /// [`Error::Database`], or [`Error::Overloaded`] where too many look.
     pub async fn levels(
         &self,
         account: &AccountId,
@@ -39,7 +39,7 @@ impl Escrow {
     /// window of `all`, whichever of them is asked for.
     ///
     /// # Errors
-    /// [`Error::Database`].
+    /// [`Error::Database`], or [`Error::Overloaded`] where too many look.
     pub async fn look(
         &self,
         account: &AccountId,

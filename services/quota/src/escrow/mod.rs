@@ -51,7 +51,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
 use self::{
-    carver::Carver,
+    carver::{Answer, Carver},
     flush::Told,
     level_reader::LevelReader,
     need::Want,
@@ -253,9 +253,8 @@ impl Escrow {
             owner: self.0.replica,
             content_hash: None,
         };
-        self.0.announced.get_or_try_init(|| self.be_seen()).await?;
         let waiting = self.0.unanswered.waits_for(&ask, now);
-        let mut carved = self.0.carver.carve(vec![ask], false).await?;
+        let mut carved = self.carve(vec![ask], false).await?;
         let answer = carved.pop().ok_or(DatabaseError::Aborted)?;
         waiting.answered();
         let now = self.0.db.clock().now();
@@ -280,6 +279,12 @@ impl Escrow {
         }
     }
 
+    /// Carves, once the others know of this replica: they settle what it has where it dies.
+    async fn carve(&self, asks: Vec<Ask>, all_or_nothing: bool) -> Result<Vec<Answer>, Error> {
+        self.0.announced.get_or_try_init(|| self.be_seen()).await?;
+        self.0.carver.carve(asks, all_or_nothing).await
+    }
+
     /// Carves slices that are not for the memory of this replica: all of them or none.
     ///
     /// # Errors
@@ -295,8 +300,7 @@ impl Escrow {
         let waiting: Vec<_> = (asks.iter().filter(lost))
             .map(|ask| self.0.unanswered.waits_for(ask, now))
             .collect();
-        self.0.announced.get_or_try_init(|| self.be_seen()).await?;
-        let answers = self.0.carver.carve(asks, true).await?;
+        let answers = self.carve(asks, true).await?;
         waiting.into_iter().for_each(Waiting::answered);
         let changed: BTreeSet<AccountId> = named.iter().map(|(account, _)| account.clone()).collect();
         self.windows_changed(changed).await;

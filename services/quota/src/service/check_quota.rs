@@ -88,6 +88,8 @@ impl Service {
             .await
         {
             Ok(levels) => Ok(question.decide(&levels, Attempt::Looked)),
+            // The counters are there, and what they say is not known: no policy is about that.
+            Err(Error::Overloaded) => Err(Error::Overloaded),
             Err(error) => question
                 .decide_without_counters()
                 .ok_or_else(|| unreachable(error)),

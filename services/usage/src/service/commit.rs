@@ -74,7 +74,7 @@ impl Committer {
         // A job needs room for at least one event, so the channel is never full.
         let (jobs, queue) = mpsc::channel(config.waiting_events_max);
         let queue = Arc::new(Mutex::new(queue));
-        let head_start = HeadStart::new();
+        let head_start = HeadStart::default();
         for _ in 0..config.commits_at_once {
             let queue = Queue {
                 jobs: queue.clone(),
