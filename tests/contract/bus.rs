@@ -200,25 +200,20 @@ async fn a_bad_message_is_in_nobodys_way() -> Result<()> {
             id if id == failing_id => Err(HandleError::retry("away")),
             _ => Ok(()),
         });
-        // The failing one waits for much longer than the good ones may.
+        // The failing one waits for a minute, longer than anybody waits for a good one here.
         let running = site
             .patient()
             .start(&[LEFT], vec![(queue, tries.handler())])
             .await?;
-        let mut slowest = Duration::ZERO;
         let mut batch = vec![poison, failing];
         for _ in 0..6 {
             let good = message("test.happened");
             batch.push(good.clone());
-            let sent_at = Instant::now();
             batch = running.relay_once(batch).await;
             eventually("the good one is handled", || tries.ids().contains(&good.id)).await?;
-            slowest = slowest.max(sent_at.elapsed());
         }
-        assert!(
-            slowest < Duration::from_secs(1),
-            "a good message took {slowest:?}"
-        );
+        let failing_tries = tries.ids().into_iter().filter(|id| *id == failing_id).count();
+        assert_eq!(failing_tries, 1, "the good ones waited for its second try");
         let letter = site.dead_letter(&LEFT).await?;
         assert_eq!(
             (letter.message.id, letter.reason, letter.attempts),

@@ -1,5 +1,6 @@
 //! Between the contract's words and the domain's.
 
+mod charges;
 mod explain;
 mod holds;
 mod overrides;
@@ -14,6 +15,7 @@ use octroi_kit::db::as_stored;
 use octroi_proto::quota::v1 as proto;
 
 pub use self::{
+    charges::{from_proto_charge, to_proto_charge},
     explain::{from_proto_explain, to_proto_explanation},
     holds::{
         from_proto_commit, from_proto_hold, from_proto_record, from_proto_renewal, from_proto_reserve,

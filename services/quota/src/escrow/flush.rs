@@ -7,27 +7,26 @@ use std::{
 };
 
 use jiff::Timestamp;
-use octroi_core::{Charge, ErrorKind, SliceId};
+use octroi_core::{ErrorKind, SliceId};
 use octroi_kit::convert::to_proto_time;
 use octroi_proto::{
     errors::v1::ErrorReason,
     usage::v1::{
-        ItemError, Origin, SliceCharge, TrackUsageBatchRequest, TrackUsageResult, UsageEvent,
-        track_usage_result::Outcome,
+        ItemError, Origin, TrackUsageBatchRequest, TrackUsageResult, UsageEvent, track_usage_result::Outcome,
     },
 };
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::Escrow;
-use crate::domain::wallet::Pending;
+use crate::{convert::to_proto_charge, domain::wallet::Pending};
 
 /// The most events of one call.
 const EVENTS_AT_ONCE: usize = 5_000;
 /// How much of the time may go into telling: the pause is this much longer than it took.
 const PAUSE_FACTOR: u32 = 4;
 /// The longest pause.
-const PAUSE_MAX: Duration = Duration::from_secs(2);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// How long the end of the process waits for the ledger.
 const LAST_FLUSH: Duration = Duration::from_secs(5);
 /// How long between tries where the ledger is away.
@@ -38,12 +37,12 @@ const SOON: Duration = Duration::from_millis(10);
 
 /// What the ledger is told.
 #[derive(Clone)]
-pub(super) struct Told {
+pub(super) struct Outgoing {
     pending: Pending,
     event: UsageEvent,
 }
 
-impl Told {
+impl Outgoing {
     /// The same, paid by no slice.
     fn unpaid(&self) -> Self {
         let event = UsageEvent {
@@ -128,16 +127,16 @@ impl Escrow {
     }
 
     /// An event of its own, whose id stays the same, so that it counts once however often it is sent.
-    fn told(&self, pending: Pending) -> Told {
+    fn told(&self, pending: Pending) -> Outgoing {
         let number = self.0.flushes.fetch_add(1, Ordering::Relaxed);
-        Told {
+        Outgoing {
             event: self.event(&pending, number),
             pending,
         }
     }
 
     /// Sends what was answered, and answers what the ledger did not take; none where it answered nothing.
-    async fn send(&self, told: &[Told]) -> Option<Vec<Told>> {
+    async fn send(&self, told: &[Outgoing]) -> Option<Vec<Outgoing>> {
         let batch = TrackUsageBatchRequest {
             events: told.iter().map(|told| told.event.clone()).collect(),
             backfill: true,
@@ -179,7 +178,7 @@ impl Escrow {
     }
 
     /// What the ledger did not take, to be sent again.
-    fn read(&self, sent: &[Told], results: Vec<TrackUsageResult>) -> Vec<Told> {
+    fn read(&self, sent: &[Outgoing], results: Vec<TrackUsageResult>) -> Vec<Outgoing> {
         let mut again = Vec::new();
         let mut results = results.into_iter();
         for told in sent {
@@ -205,27 +204,17 @@ impl Escrow {
     }
 
     fn event(&self, pending: &Pending, number: u64) -> UsageEvent {
-        let Charge {
-            slice,
-            cap,
-            amount,
-            hard_end_at,
-        } = pending.slice.charge(pending.amount);
+        let charge = pending.slice.charge(pending.amount);
         UsageEvent {
             account_id: pending.slice.account.to_string(),
-            event_id: event_id(slice, number),
+            event_id: event_id(charge.slice, number),
             source: "decision:buffered".to_owned(),
             metric: pending.slice.metric.to_string(),
-            amount: amount.as_i64(),
+            amount: charge.amount.as_i64(),
             event_time: Some(to_proto_time(pending.since)),
             properties: HashMap::new(),
             origin: Origin::Decision.into(),
-            charges: vec![SliceCharge {
-                slice_id: slice.uuid().into_bytes().to_vec(),
-                cap: cap.get(),
-                amount: amount.get(),
-                hard_end_time: Some(to_proto_time(hard_end_at)),
-            }],
+            charges: vec![to_proto_charge(&charge)],
         }
     }
 }

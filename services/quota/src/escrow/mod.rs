@@ -52,10 +52,10 @@ use uuid::Uuid;
 
 use self::{
     carver::{Answer, Carver},
-    flush::Told,
+    flush::Outgoing,
     level_reader::LevelReader,
     need::Want,
-    purse::{Payment, Purses},
+    purse::{Missing, Payment, Purses},
     settler::Settling,
     unanswered::{Unanswered, Waiting},
 };
@@ -101,7 +101,7 @@ struct Inner {
     /// Tells what was answered to the ledger before its time.
     flush_now: tokio::sync::Notify,
     /// Whoever tells the ledger has it, with what it was told and did not take.
-    unsent: tokio::sync::Mutex<Vec<Told>>,
+    unsent: tokio::sync::Mutex<Vec<Outgoing>>,
     /// The ledger was told something.
     told: tokio::sync::Notify,
     /// How many events the ledger was told.
@@ -185,42 +185,50 @@ impl Escrow {
             {
                 return Ok(self.no(account, needs, &[], now));
             }
-            let turn = self.0.purses.turn(account, &need.metric);
-            let _turn = turn.lock.lock().await;
-            // Whoever had the turn before may have carved enough for this one as well.
-            let missing = match self.0.purses.take(&want, self.0.db.clock().now()) {
-                Ok((charges, levels)) => return Ok(Taken::Yes { charges, levels }),
-                Err(again) if again.index == missing.index => again,
-                Err(_) => continue,
-            };
-            // Or found that there is no more: each of those who wait need not find that out again.
-            let now = self.0.db.clock().now();
-            let amount = missing.amount;
-            if (self.0.purses).refused(account, &need.metric, (at, amount), now - REFUSAL_FRESH) {
-                return Ok(self.no(account, needs, &[], now));
-            }
-            self.wait_for_room(account, need, missing.amount).await;
-            match self.carve_for(&want, need, missing.amount).await? {
-                (_, Some((charges, levels))) => return Ok(Taken::Yes { charges, levels }),
-                (Carved::Slice(_), None) => {}
-                (Carved::Stale(revision), None) => return Ok(Taken::Stale(revision)),
-                // Its id is new and it comes alone.
-                (Carved::Exists | Carved::Withheld, None) => {
-                    return Err(Error::Database(DatabaseError::Aborted));
-                }
-                (Carved::Full(granted), None) => {
-                    if self.recall(account, &need.metric).await? {
-                        continue;
-                    }
-                    self.0
-                        .purses
-                        .refuse(account, need, missing.amount, self.0.db.clock().now());
-                    return Ok(self.no(account, needs, &granted, now));
-                }
+            if let Some(taken) = self.take_in_turn(&want, need, &missing).await? {
+                return Ok(taken);
             }
         }
         // Others took what was carved each time; there is no saying that the limit is full.
         Err(Error::Overloaded)
+    }
+
+    /// Carves what is missing once it is the caller's turn, and takes; none where it is worth another try.
+    async fn take_in_turn(
+        &self,
+        want: &Want<'_>,
+        need: &Need,
+        missing: &Missing,
+    ) -> Result<Option<Taken>, Error> {
+        let account = want.account;
+        let turn = self.0.purses.turn(account, &need.metric);
+        let _turn = turn.lock.lock().await;
+        // Whoever had the turn before may have carved enough for this one as well.
+        let now = self.0.db.clock().now();
+        let amount = match self.0.purses.take(want, now) {
+            Ok((charges, levels)) => return Ok(Some(Taken::Yes { charges, levels })),
+            Err(again) if again.index == missing.index => again.amount,
+            Err(_) => return Ok(None),
+        };
+        // Or found that there is no more: each of those who wait need not find that out again.
+        if (self.0.purses).refused(account, &need.metric, (want.at, amount), now - REFUSAL_FRESH) {
+            return Ok(Some(self.no(account, want.needs, &[], now)));
+        }
+        self.wait_for_room(account, need, amount).await;
+        match self.carve_for(want, need, amount).await? {
+            (_, Some((charges, levels))) => Ok(Some(Taken::Yes { charges, levels })),
+            (Carved::Slice(_), None) => Ok(None),
+            (Carved::Stale(revision), None) => Ok(Some(Taken::Stale(revision))),
+            // Its id is new and it comes alone.
+            (Carved::Exists | Carved::Withheld, None) => Err(Error::Database(DatabaseError::Aborted)),
+            (Carved::Full(granted), None) => {
+                if self.recall(account, &need.metric).await? {
+                    return Ok(None);
+                }
+                (self.0.purses).refuse(account, need, amount, self.0.db.clock().now());
+                Ok(Some(self.no(account, want.needs, &granted, now)))
+            }
+        }
     }
 
     /// Carves a slice for a need, and takes all that is wanted before anybody else does, where there is enough then.

@@ -16,7 +16,7 @@ const CLAIM: SignedDuration = SignedDuration::from_secs(1);
 
 /// Who carves for a metric, one after the other.
 #[derive(Debug, Default)]
-pub(super) struct Turn {
+pub(super) struct CarveTurn {
     /// Whoever carves has it, so that those who wait find what was carved.
     pub(super) lock: tokio::sync::Mutex<()>,
     /// Wakes those who wait for what somebody else carves.
@@ -34,7 +34,7 @@ pub(super) struct Pocket {
 /// Who carves for a metric, how much, and what came of it.
 #[derive(Debug, Default)]
 pub(super) struct Carves {
-    turn: Arc<Turn>,
+    turn: Arc<CarveTurn>,
     /// Until when somebody is believed to carve because nothing was left.
     carving_until: Timestamp,
     /// What was refused last.
@@ -83,7 +83,7 @@ impl Pocket {
     }
 
     /// The lock of whoever carves.
-    pub(super) fn turn(&mut self) -> Arc<Turn> {
+    pub(super) fn turn(&mut self) -> Arc<CarveTurn> {
         self.carves().turn.clone()
     }
 

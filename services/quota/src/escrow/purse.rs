@@ -15,7 +15,7 @@ use octroi_core::{AccountId, Charge, MetricSlug, Units};
 use super::{
     Need,
     need::Want,
-    pocket::{Pocket, Purse, Refusal, Turn},
+    pocket::{CarveTurn, Pocket, Purse, Refusal},
     samples::Samples,
 };
 use crate::domain::{
@@ -245,7 +245,7 @@ impl Purses {
     }
 
     /// The lock of whoever carves for a metric.
-    pub(super) fn turn(&self, account: &AccountId, metric: &MetricSlug) -> Arc<Turn> {
+    pub(super) fn turn(&self, account: &AccountId, metric: &MetricSlug) -> Arc<CarveTurn> {
         self.with(account, |purse| purse.pocket(metric).turn())
     }
 

@@ -126,76 +126,67 @@ impl Service {
             }
             let request = Request::decided(check, key, question.at);
             if !question.missing_features.is_empty() {
-                let levels = self
-                    .escrow
-                    .levels(&check.account, &question.keys(), question.now)
-                    .await?;
+                let levels = self.levels(check, &question).await?;
                 return self.deny(check, &request, &question, &levels).await;
             }
-            let revision = question.limits.revision;
-            let untold_for = question
-                .buffered
-                .then(|| self.escrow.untold_for(question.now))
-                .flatten();
-            if untold_for.is_some_and(|away_for| !question.may_wait(away_for, self.lease())) {
-                let away = Status::unavailable("the ledger cannot be told what is decided");
-                return Err(Upstream::new("usage", away).into());
-            }
-            let taken = self
-                .escrow
-                .take(&check.account, &question.needs, revision, question.at)
+            let untold = self.is_untold(&question)?;
+            let (account, revision) = (&check.account, question.limits.revision);
+            let taken = (self.escrow)
+                .take(account, &question.needs, revision, question.at)
                 .await;
-            match taken {
-                Ok(Taken::Stale(current)) => self.holdings.outdated(&check.account, current),
-                Ok(Taken::No { levels }) => {
-                    if let Some(claim) = claim.filter(|_| question.buffered) {
-                        claim.end(false);
-                    }
-                    return self.deny(check, &request, &question, &levels).await;
+            let decision = match taken {
+                Ok(Taken::Stale(current)) => {
+                    self.holdings.outdated(account, current);
+                    continue;
                 }
+                Ok(Taken::No { levels }) => self.deny(check, &request, &question, &levels).await?,
                 Ok(Taken::Yes { levels, .. }) if question.buffered => {
-                    if let Some(claim) = claim {
-                        claim.end(true);
-                    }
                     let decision = question.decide(&levels, Attempt::Took);
-                    return Ok(if untold_for.is_some() {
-                        degraded(decision)
-                    } else {
-                        decision
-                    });
+                    if untold { degraded(decision) } else { decision }
                 }
                 Ok(Taken::Yes { charges, levels }) => {
-                    let charged = self.charge(check, &request, &question, &charges).await;
-                    self.escrow.finish(&check.account, &charges);
-                    let charged = charged?;
-                    match charged {
-                        Charged::Told(LedgerAnswer::Recorded) => {
-                            return Ok(question.decide(&levels, Attempt::Took));
-                        }
-                        Charged::Told(LedgerAnswer::Repeated) => {
-                            return self.answered_before(check, &question, Attempt::Took).await;
-                        }
-                        Charged::Told(LedgerAnswer::Denied) => {
-                            return self.answered_before(check, &question, Attempt::Refused).await;
-                        }
-                        // Slices were sealed meanwhile; others will pay.
-                        Charged::Told(LedgerAnswer::Unpaid(_)) => {}
-                        Charged::WrittenDown => {
-                            return Ok(degraded(question.decide(&levels, Attempt::Took)));
-                        }
+                    match self
+                        .charge_taken(check, &request, &question, &charges, &levels)
+                        .await?
+                    {
+                        Some(decision) => decision,
+                        None => continue,
                     }
                 }
                 Err(Error::Overloaded) => return Err(Error::Overloaded),
-                Err(error) => {
-                    let decided = self.consume_without_counters(&request, &question, error).await;
-                    if let (Some(claim), Ok(decision)) = (claim, &decided) {
-                        claim.end(decision.allowed);
-                    }
-                    return decided;
-                }
+                Err(error) => self.consume_without_counters(&request, &question, error).await?,
+            };
+            if let Some(claim) = claim.filter(|_| question.buffered) {
+                claim.end(decision.allowed);
             }
+            return Ok(decision);
         }
         Err(Error::Database(DatabaseError::Aborted))
+    }
+
+    /// Where the account stands in every window that the question is about.
+    async fn levels(&self, check: &Check, question: &Question) -> Result<Vec<Level>, Error> {
+        (self.escrow)
+            .levels(&check.account, &question.keys(), question.now)
+            .await
+    }
+
+    /// Whether what is answered from memory now waits for a ledger that is away.
+    ///
+    /// # Errors
+    /// [`Error::Upstream`] where that has been away for longer than the limits go on without it.
+    fn is_untold(&self, question: &Question) -> Result<bool, Error> {
+        if !question.buffered {
+            return Ok(false);
+        }
+        match self.escrow.untold_for(question.now) {
+            None => Ok(false),
+            Some(away_for) if question.may_wait(away_for, self.lease()) => Ok(true),
+            Some(_) => {
+                let away = Status::unavailable("the ledger cannot be told what is decided");
+                Err(Upstream::new("usage", away).into())
+            }
+        }
     }
 
     /// What the request was answered before, with what is left now that nothing was taken for it.
@@ -205,11 +196,33 @@ impl Service {
         question: &Question,
         attempt: Attempt,
     ) -> Result<Decision, Error> {
-        let levels = self
-            .escrow
-            .levels(&check.account, &question.keys(), question.now)
-            .await?;
+        let levels = self.levels(check, question).await?;
         Ok(repeated(question.decide(&levels, attempt)))
+    }
+
+    /// Decides what was taken, by what the ledger says of it; none where slices were sealed meanwhile: others will pay.
+    async fn charge_taken(
+        &self,
+        check: &Check,
+        request: &Request,
+        question: &Question,
+        charges: &[Vec<Charge>],
+        levels: &[Level],
+    ) -> Result<Option<Decision>, Error> {
+        let charged = self.charge(check, request, question, charges).await;
+        self.escrow.finish(&check.account, charges);
+        let decision = match charged? {
+            Charged::Told(LedgerAnswer::Recorded) => question.decide(levels, Attempt::Took),
+            Charged::Told(LedgerAnswer::Repeated) => {
+                self.answered_before(check, question, Attempt::Took).await?
+            }
+            Charged::Told(LedgerAnswer::Denied) => {
+                self.answered_before(check, question, Attempt::Refused).await?
+            }
+            Charged::Told(LedgerAnswer::Unpaid(_)) => return Ok(None),
+            Charged::WrittenDown => degraded(question.decide(levels, Attempt::Took)),
+        };
+        Ok(Some(decision))
     }
 
     /// Hands what was taken to the ledger, and what it did not charge back to the slices. Where the ledger is away and

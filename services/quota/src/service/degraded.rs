@@ -9,10 +9,8 @@ use std::{
 };
 
 use futures::{StreamExt as _, stream};
-use octroi_core::{
-    AccountId, Charge, ErrorKind, ServiceError as _, SliceId, Units, UnreachablePolicy, Violations,
-};
-use octroi_kit::{convert::from_proto_time, status::Upstream};
+use octroi_core::{AccountId, Charge, ErrorKind, ServiceError as _, UnreachablePolicy};
+use octroi_kit::status::Upstream;
 use octroi_proto::{
     errors::v1::ErrorReason,
     usage::v1::{
@@ -28,6 +26,7 @@ use super::{
     question::Question,
 };
 use crate::{
+    convert::from_proto_charge,
     domain::decision::goes_on_without,
     error::Error,
     journal::{Entry, JournalError},
@@ -270,16 +269,6 @@ fn without(request: &TrackUsageBatchRequest, refused: &BTreeSet<Vec<u8>>) -> Tra
         events: events.collect(),
         ..request.clone()
     }
-}
-
-fn from_proto_charge(charge: &SliceCharge) -> Option<Charge> {
-    let mut violations = Violations::default();
-    Some(Charge {
-        slice: SliceId::from_bytes(&charge.slice_id)?,
-        cap: Units::new(charge.cap).ok()?,
-        amount: Units::new(charge.amount).ok()?,
-        hard_end_at: from_proto_time("hard_end_time", charge.hard_end_time.as_ref()?, &mut violations)?,
-    })
 }
 
 #[cfg(test)]

@@ -14,14 +14,14 @@ use octroi_kit::{
 use octroi_proto::{
     errors::v1::ErrorReason,
     usage::v1::{
-        GetUsageEventRequest, ItemError, Origin, RecordedEvent, SliceCharge, TrackUsageBatchRequest,
-        UsageEvent, track_usage_result::Outcome,
+        GetUsageEventRequest, ItemError, Origin, RecordedEvent, TrackUsageBatchRequest, UsageEvent,
+        track_usage_result::Outcome,
     },
 };
 use tonic::Status;
 
 use super::{Service, degraded::is_away, ledger_calls::to_status};
-use crate::{answers::RequestKey, domain::check::Check, error::Error};
+use crate::{answers::RequestKey, convert::to_proto_charge, domain::check::Check, error::Error};
 
 /// What the ledger said of the units that were taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,15 +122,6 @@ impl Request {
             charges: line.charges.iter().map(to_proto_charge).collect(),
         };
         self.lines.iter().map(event).collect()
-    }
-}
-
-fn to_proto_charge(charge: &Charge) -> SliceCharge {
-    SliceCharge {
-        slice_id: charge.slice.uuid().into_bytes().to_vec(),
-        cap: charge.cap.get(),
-        amount: charge.amount.get(),
-        hard_end_time: Some(to_proto_time(charge.hard_end_at)),
     }
 }
 

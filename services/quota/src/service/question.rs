@@ -104,36 +104,7 @@ impl Service {
             let at = now + ACCOUNT_FRESH / 2;
             self.escrow.plan(&check.account, limits.revision, at, plan);
         }
-        let is_buffered = |item: &Item| {
-            let metric = catalog.metrics.get(&item.metric);
-            metric.is_some_and(|metric| metric.recording == Recording::Buffered)
-        };
-        // A request is answered before the ledger has it where all of it may be.
-        let is_limited = |item: &Item| limits.of_metric(&item.metric).next().is_some();
-        let buffered = !self.escrow.is_closing()
-            && !check.items.is_empty()
-            && check
-                .items
-                .iter()
-                .all(|item| is_buffered(item) && is_limited(item));
-        let of_item = |item: &Item| {
-            let asked = asked.iter().map(|one| (one.effective.as_ref(), one.window));
-            let of_metric = asked.filter(|(effective, _)| effective.limit.metric == item.metric);
-            let windows = of_metric.map(|(effective, window)| {
-                (
-                    effective,
-                    WindowKey::new(&item.metric, effective.limit.period, window),
-                )
-            });
-            let need = Need::of(item.metric.clone(), item.amount, windows, now);
-            Need {
-                buffered,
-                // Also where this check is not: others of the metric are.
-                kept: !self.escrow.is_closing() && (need.kept || is_buffered(item)),
-                ..need
-            }
-        };
-        let needs: Vec<Need> = check.items.iter().map(of_item).collect();
+        let (needs, buffered) = self.needs(check, &limits, &catalog, (&asked, now));
         Ok(Question {
             id,
             at,
@@ -146,6 +117,42 @@ impl Service {
             missing_features: check.missing_features(&limits, &catalog),
             limits,
         })
+    }
+
+    /// What must be taken of each metric, from every window of its limits, and whether it is answered before the ledger
+    /// has it.
+    fn needs(
+        &self,
+        check: &Check,
+        limits: &AccountLimits,
+        catalog: &Catalog,
+        (asked, now): (&[Asked], Timestamp),
+    ) -> (Vec<Need>, bool) {
+        let is_buffered = |item: &Item| {
+            let metric = catalog.metrics.get(&item.metric);
+            metric.is_some_and(|metric| metric.recording == Recording::Buffered)
+        };
+        let is_limited = |item: &Item| limits.of_metric(&item.metric).next().is_some();
+        // A request is answered before the ledger has it where all of it may be.
+        let may_be = |item: &Item| is_buffered(item) && is_limited(item);
+        let is_open = !self.escrow.is_closing();
+        let buffered = is_open && !check.items.is_empty() && check.items.iter().all(may_be);
+        let of_item = |item: &Item| {
+            let asked = asked.iter().map(|one| (one.effective.as_ref(), one.window));
+            let of_metric = asked.filter(|(effective, _)| effective.limit.metric == item.metric);
+            let windows = of_metric.map(|(effective, window)| {
+                let key = WindowKey::new(&item.metric, effective.limit.period, window);
+                (effective, key)
+            });
+            let need = Need::of(item.metric.clone(), item.amount, windows, now);
+            Need {
+                buffered,
+                // Also where this check is not: others of the metric are.
+                kept: is_open && (need.kept || is_buffered(item)),
+                ..need
+            }
+        };
+        (check.items.iter().map(of_item).collect(), buffered)
     }
 
     /// What holds for the account, as it was a while ago where it cannot be read now.
