@@ -20,11 +20,12 @@ use tonic_types::StatusExt as _;
 use self::{
     commits::{
         a_hold_is_committed_once, a_hold_is_committed_with_what_was_used,
-        callers_that_go_away_hold_and_commit_once,
+        callers_that_go_away_hold_and_commit_once, what_a_commit_leaves_is_free_with_its_answer,
     },
     ends::{
         a_hold_lives_as_long_as_it_is_renewed, a_hold_outlives_the_quota_service,
         a_hold_that_ends_gives_its_units_back,
+        a_hold_that_was_committed_ends_whatever_becomes_of_the_quota_service,
     },
     reservations::{
         a_hold_takes_all_of_its_metrics_or_none_and_once, an_account_has_ten_thousand_open_holds_at_the_most,
@@ -43,9 +44,11 @@ both_topologies!(
     a_hold_outlives_the_quota_service,
     a_hold_takes_all_of_its_metrics_or_none_and_once,
     a_hold_that_ends_gives_its_units_back,
+    a_hold_that_was_committed_ends_whatever_becomes_of_the_quota_service,
     an_account_has_ten_thousand_open_holds_at_the_most,
     callers_that_go_away_hold_and_commit_once,
     only_its_own_account_ends_a_hold,
+    what_a_commit_leaves_is_free_with_its_answer,
 );
 
 /// 60 an hour, where nothing was bought.

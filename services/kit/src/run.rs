@@ -117,8 +117,13 @@ pub async fn start(
     let mut threads = Vec::new();
     if any_grpc {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let (address, serving) = grpc::serve(settings.grpc.listen, &routes.prepare(), cores, &lifecycle.soft)
-            .with_context(|| format!("grpc.listen: cannot listen on {}", settings.grpc.listen))?;
+        let (address, serving) = grpc::serve(
+            settings.grpc.listen,
+            &with_fallback(routes).prepare(),
+            cores,
+            &lifecycle.soft,
+        )
+        .with_context(|| format!("grpc.listen: cannot listen on {}", settings.grpc.listen))?;
         addresses.push(("grpc", address));
         threads = serving;
     }
@@ -199,6 +204,12 @@ fn with_reflection(routes: Routes) -> anyhow::Result<Routes> {
     Ok(routes
         .add_service(builder().build_v1()?)
         .add_service(builder().build_v1alpha()?))
+}
+
+/// Refuses calls of services that nobody has here as it refuses methods that no service has.
+fn with_fallback(routes: Routes) -> Routes {
+    let refuse = async || grpc::method_not_found().into_http::<tonic::body::Body>();
+    Routes::from(routes.into_axum_router().fallback(refuse))
 }
 
 /// Both have the fallback of tonic; one must go before two routers can be one.

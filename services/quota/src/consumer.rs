@@ -46,13 +46,12 @@ pub fn usage(db: &Db, wake: &Wake, service: &Service) -> Consumer {
                 if turn == Turn::First {
                     follow_ledger::follow_ledger(connection, &followed).await?;
                 }
-                let overdrawn = followed.overdrawn(connection).await?;
-                Ok::<_, Error>((followed.accounts(), overdrawn))
+                Ok::<_, Error>(followed.after(connection).await?)
             })
         },
-        move |(changed, overdrawn)| {
+        move |followed| {
             let service = after.clone();
-            async move { service.windows_followed(changed, overdrawn).await }
+            async move { service.windows_followed(followed).await }
         },
     )
 }

@@ -1,6 +1,9 @@
 //! Why quota refuses. A denial is an answer and not here.
 
-use octroi_core::{ErrorKind, FieldViolation, MetricSlug, Period, RequestId, ServiceError, Violations};
+use octroi_core::{
+    ErrorKind, FieldViolation, MetricSlug, Period, RequestId, ServiceError, Violations,
+    event_time::EVENT_TIME_RULE,
+};
 use octroi_kit::{db::DatabaseError, directory::DirectoryError, gather::Unanswered, status::Upstream};
 use octroi_proto::errors::v1::ErrorReason;
 
@@ -30,6 +33,9 @@ pub enum Error {
         /// The period.
         period: Period,
     },
+    /// The use happened outside of what is recorded.
+    #[error("event_time {EVENT_TIME_RULE}")]
+    EventTimeOutOfRange,
     /// There is no such hold for this account.
     #[error("there is no such hold for this account")]
     HoldNotFound,
@@ -103,7 +109,7 @@ impl ServiceError for Error {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Invalid(inner) => inner.kind(),
-            Self::AmountOutOfRange { .. } => ErrorKind::Invalid,
+            Self::AmountOutOfRange { .. } | Self::EventTimeOutOfRange => ErrorKind::Invalid,
             Self::Database(inner) => inner.kind(),
             Self::Account(inner) => inner.kind(),
             Self::Upstream(inner) => inner.kind(),
@@ -126,6 +132,7 @@ impl ServiceError for Error {
             Self::Account(inner) => inner.reason(),
             Self::Upstream(inner) => inner.reason(),
             Self::CountersUnreachable(_) => ErrorReason::CountersUnreachable.name(),
+            Self::EventTimeOutOfRange => ErrorReason::EventTimeOutOfRange.name(),
             Self::LimitNotFound { .. } => ErrorReason::LimitNotFound.name(),
             Self::HoldNotFound => ErrorReason::HoldNotFound.name(),
             Self::DecisionExpired => ErrorReason::DecisionExpired.name(),
@@ -149,6 +156,7 @@ impl ServiceError for Error {
             Self::Upstream(inner) => inner.metadata(),
             Self::CountersUnreachable(_)
             | Self::NoCatalog
+            | Self::EventTimeOutOfRange
             | Self::HoldNotFound
             | Self::DecisionExpired
             | Self::Overloaded
@@ -180,6 +188,7 @@ impl ServiceError for Error {
                     "must name a metric of the catalog",
                 )]
             }
+            Self::EventTimeOutOfRange => vec![FieldViolation::new("event_time", EVENT_TIME_RULE)],
             Self::Account(DirectoryError::NotFound(_)) => {
                 vec![FieldViolation::new("account_id", "must name an account")]
             }

@@ -7,12 +7,13 @@ use octroi_core::{AccountId, Violations};
 use octroi_kit::{
     auth::{self, Caller, Principal, principal_mismatch},
     convert::to_proto_time,
+    grpc,
     status::to_status,
 };
 use octroi_proto::quota::v1::{
     self as proto, check_quota_result::Outcome, quota_service_server::QuotaService,
 };
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::{convert, domain::hold::Hold, error::Error, escrow::Quick, hold_id::HoldIds, service::Service};
 
@@ -205,6 +206,14 @@ fn refused(error: impl Into<Error>) -> Status {
     to_status(&error.into())
 }
 
+/// What cannot be read is told with a reason, as it is of any other call. Who went away is told nothing.
+fn unread(status: Status) -> Status {
+    match status.code() {
+        Code::OutOfRange | Code::Internal => grpc::with_reason(&status),
+        _ => status,
+    }
+}
+
 #[tonic::async_trait]
 impl QuotaService for Handler {
     async fn check_quota(
@@ -258,7 +267,7 @@ impl QuotaService for Handler {
                 let answer = handler.answer(asked, &caller, principal.as_deref());
                 answer.map(Ok).left_future()
             }
-            Err(status) => future::ready(Err(status)).right_future(),
+            Err(status) => future::ready(Err(unread(status))).right_future(),
         });
         Ok(Response::new(Box::pin(
             answers.buffer_unordered(STREAM_CHECKS_AT_ONCE),

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use octroi_proto::errors::v1::ErrorReason;
 use octroi_tests::harness::fleet::{Fleet, OPERATOR, roomy_hour};
-
 use tokio::time::timeout;
+use tonic::Code;
 
 use super::{BYTES, EXPORTS, Holder, REQUESTS, Recorded, allowed, check_commit, check_ended};
-use crate::asks::{consume, decide, ledger_total, reserve};
+use crate::asks::{check_refusal, consume, decide, ledger_total, refusal, reserve};
 
 pub(super) async fn a_hold_is_committed_with_what_was_used(fleet: &mut Fleet) -> Result<()> {
     roomy_hour().await;
@@ -212,4 +213,53 @@ async fn of_many_at_once_one_is_the_first(acme: &Holder) -> Result<()> {
         .count();
     ensure!(first == 1, "{first} are the first");
     acme.comes_to(REQUESTS, (10, 0, 50)).await
+}
+
+/// Nobody is denied what was held a moment ago.
+pub(super) async fn what_a_commit_leaves_is_free_with_its_answer(fleet: &mut Fleet) -> Result<()> {
+    const ACCOUNTS: [&str; 8] = ["a-1", "a-2", "a-3", "a-4", "a-5", "a-6", "a-7", "a-8"];
+    roomy_hour().await;
+    for (index, account) in ACCOUNTS.into_iter().enumerate() {
+        let one = Holder::new(fleet, account).await?;
+        let hold = one.hold("h-1", &[(REQUESTS, 60)]).await?;
+        // What is refused now is not believed then.
+        let denied = decide(&one.app, consume(account, "r-1", &[(REQUESTS, 1)])).await?;
+        ensure!(!denied.allowed, "{denied:?}");
+        let used = u64::from(index % 2 == 0);
+        one.commit(&hold, &[(REQUESTS, used.cast_signed())]).await?;
+        let left = 60 - used;
+        match index % 4 {
+            0 | 1 => {
+                let hour = one.hour(REQUESTS).await?;
+                let found = (hour.used, hour.held, hour.remaining);
+                ensure!(found == (used, 0, left), "{hour:?}");
+            }
+            2 => drop(one.hold("h-2", &[(REQUESTS, left.cast_signed())]).await?),
+            _ => {
+                let taken = consume(account, "r-2", &[(REQUESTS, left.cast_signed())]);
+                let taken = decide(&one.app, taken).await?;
+                ensure!(taken.allowed, "{taken:?}");
+            }
+        }
+    }
+    a_window_counts_no_more_than_can_be_counted(fleet).await
+}
+
+async fn a_window_counts_no_more_than_can_be_counted(fleet: &Fleet) -> Result<()> {
+    const MOST: i64 = (1 << 53) - 1;
+    let most = Holder::new(fleet, "most").await?;
+    let taken = decide(&most.app, consume(most.account, "r-1", &[(REQUESTS, 1)])).await?;
+    ensure!(taken.allowed, "{taken:?}");
+    let hold = most.hold("h-1", &[(EXPORTS, 1), (REQUESTS, 1)]).await?;
+    let answer = most.commit(&hold, &[(REQUESTS, MOST)]).await;
+    let expected = refusal(Code::InvalidArgument, ErrorReason::AmountOutOfRange);
+    check_refusal("more than can be counted", answer, expected)?;
+    // It changed nothing, so the hold is there.
+    let as_much = Recorded::in_time(&[(EXPORTS, 1, 0), (REQUESTS, 1 << 52, (1 << 52) - 59)]);
+    check_commit("much", most.commit(&hold, &[(REQUESTS, 1 << 52)]).await, &as_much)?;
+    let again = as_much.again();
+    check_commit("again", most.commit(&hold, &[(REQUESTS, 1 << 52)]).await, &again)?;
+    let hour = most.hour(REQUESTS).await?;
+    ensure!((hour.used, hour.held) == ((1 << 52) + 1, 0), "{hour:?}");
+    Ok(())
 }

@@ -122,3 +122,27 @@ pub(super) async fn a_hold_outlives_the_quota_service(fleet: &mut Fleet) -> Resu
     acme.renew(&renewed, 60).await?;
     acme.comes_to(REQUESTS, (30, 10, 20)).await
 }
+
+/// The kill may come before what was held is settled, and nobody is left who remembers that.
+pub(super) async fn a_hold_that_was_committed_ends_whatever_becomes_of_the_quota_service(
+    fleet: &mut Fleet,
+) -> Result<()> {
+    const DAY_S: i64 = 24 * 3_600;
+    roomy_hour().await;
+    let acme = Holder::new(fleet, "acme").await?;
+    let mut holds = Vec::new();
+    for number in 0..5 {
+        let id = format!("h-{number}");
+        holds.push(acme.hold_for(&id, &[(REQUESTS, 10)], DAY_S).await?);
+    }
+    let used = [(REQUESTS, 2)];
+    let commits = holds.iter().map(|hold| acme.commit(hold, &used));
+    for committed in futures::future::join_all(commits).await {
+        committed?;
+    }
+    fleet.kill("quota").await?;
+    fleet.restart("quota").await?;
+    acme.comes_to(REQUESTS, (10, 0, 50)).await?;
+    check_ended("a renewal", acme.renew(&holds[0], 60).await, "committed")?;
+    Ok(())
+}

@@ -9,7 +9,7 @@ use octroi_proto::{
     notification::v1 as notification, quota::v1 as quota, usage::v1 as usage,
 };
 use octroi_tests::harness::fleet::{APPLICATION, Clients, Fleet, OPERATOR};
-use tonic::Code;
+use tonic::{Code, Response};
 
 use super::{ABOVE, Case, nothing_was_written};
 use crate::asks::{Refusal, check_refusal, consume, event, invalid, not_found, refusal, upsert_account};
@@ -66,7 +66,8 @@ async fn bad_checks(app: &Clients) -> Result<()> {
         "no mode" => |r| r.mode = 0 => invalid("mode");
         "an unknown mode" => |r| r.mode = 99 => invalid("mode");
         "a time outside the calendar" => |r| r.event_time = at(i64::MAX, 0) => invalid("event_time");
-        "a time long ago" => |r| r.event_time = at(1_000_000_000, 0) => invalid("event_time");
+        "a time long ago" => |r| r.event_time = at(1_000_000_000, 0) =>
+            refusal(Code::InvalidArgument, ErrorReason::EventTimeOutOfRange).of("event_time");
     ];
     for (what, change, expected) in cases {
         let mut request = consume(ACCOUNT, "r-1", &[("exports.run", 1)]);
@@ -233,8 +234,18 @@ async fn large_messages(app: &Clients) -> Result<()> {
         features: vec!["f".repeat(1_024); 300],
         ..consume(ACCOUNT, "r-1", &[])
     };
-    let answer = app.quota.clone().check_quota(check).await;
+    let answer = app.quota.clone().check_quota(check.clone()).await;
     check_refusal("a large check", answer, TOO_LARGE)?;
+    let check = quota::CheckQuotaStreamRequest {
+        request: Some(check),
+        ..quota::CheckQuotaStreamRequest::default()
+    };
+    let answer = async {
+        let asked = futures::stream::iter([check]);
+        let mut answers = app.quota.clone().check_quota_stream(asked).await?.into_inner();
+        answers.message().await.map(Response::new)
+    };
+    check_refusal("a large check of a stream", answer.await, TOO_LARGE)?;
     let request = account::UpsertAccountRequest {
         display_name: "n".repeat(300 * 1_024),
         ..account::UpsertAccountRequest::default()

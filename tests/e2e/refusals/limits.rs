@@ -17,6 +17,8 @@ const BYTES: &str = "api.bytes";
 
 const NO_ACCOUNT: Refusal = not_found(ErrorReason::AccountNotFound).of("account_id");
 const NO_METRIC: Refusal = not_found(ErrorReason::MetricNotFound).of("items[0].metric");
+const OUT_OF_TIME: Refusal =
+    refusal(Code::InvalidArgument, ErrorReason::EventTimeOutOfRange).of("event_time");
 const NO_HOLD: Refusal = not_found(ErrorReason::HoldNotFound);
 const NO_LIMIT: Refusal = not_found(ErrorReason::LimitNotFound);
 
@@ -156,11 +158,11 @@ async fn bad_uses(app: &Clients) -> Result<()> {
         "no request id" => |r| r.request_id.clear() => invalid("request_id");
         "a malformed request id" => |r| r.request_id = "é".into() => invalid("request_id");
         "a time outside the calendar" => |r| r.event_time = at(i64::MAX) => invalid("event_time");
-        "a time long ago" => |r| r.event_time = at(1_000_000_000) => invalid("event_time");
-        "a time to come" => |r| r.event_time = at(now().as_second() + 600) => invalid("event_time");
+        "a time long ago" => |r| r.event_time = at(1_000_000_000) => OUT_OF_TIME;
+        "a time to come" => |r| r.event_time = at(now().as_second() + 600) => OUT_OF_TIME;
         "a backfill of the present" => |r| r.backfill = true => invalid("backfill");
         "a backfill of what is to come" => |r| (r.backfill, r.event_time) = (true, at(now().as_second() + 600))
-            => invalid("event_time");
+            => OUT_OF_TIME;
     ];
     for (what, change, expected) in cases {
         let mut request = quota::RecordUsageRequest {
@@ -216,6 +218,8 @@ async fn bad_overrides(operator: &Clients) -> Result<()> {
         "an unknown account" => |r| r.account_id = "nobody".into() => NO_ACCOUNT;
         "a malformed metric" => |r| r.metric = "API".into() => invalid("metric");
         "a metric without a limit" => |r| r.metric = BYTES.into() => NO_LIMIT;
+        "an unknown metric" => |r| r.metric = "api.nothing".into() =>
+            not_found(ErrorReason::MetricNotFound).of("metric");
         "a period without a limit" => |r| r.period = Period::Lifetime.into() => NO_LIMIT;
         "no period" => |r| r.period = 0 => invalid("period");
         "an unknown period" => |r| r.period = 99 => invalid("period");
@@ -297,5 +301,14 @@ async fn what_is_no_message(fleet: &Fleet) -> Result<()> {
     let expected = refusal(Code::InvalidArgument, ErrorReason::BodyMalformed);
     let reason = answer.as_ref().err().and_then(reason_of);
     reason.with_context(|| format!("{answer:?}"))?;
-    check_refusal("no text", answer, expected)
+    check_refusal("no text", answer, expected)?;
+
+    let nowhere = PathAndQuery::from_static("/octroi.nothing.v1.NothingService/Nothing");
+    let codec = tonic_prost::ProstCodec::<GetUsageEventRequest, quota::ReserveQuotaResponse>::default();
+    calls.ready().await.map_err(|error| anyhow::anyhow!("{error}"))?;
+    let answer = calls
+        .unary(GetUsageEventRequest::default().into_request(), nowhere, codec)
+        .await;
+    let expected = refusal(Code::Unimplemented, ErrorReason::MethodNotFound);
+    check_refusal("no service", answer, expected)
 }

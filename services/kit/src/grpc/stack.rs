@@ -195,13 +195,14 @@ fn typed_response(response: Response) -> Response {
         return response;
     }
     match Status::from_header_map(response.headers()) {
-        Some(status) if status.code() != Code::Ok => typed(&status).into_http(),
+        Some(status) if status.code() != Code::Ok => with_reason(&status).into_http(),
         _ => response,
     }
 }
 
 /// The same refusal with a reason; tonic's own come without.
-fn typed(status: &Status) -> Status {
+#[must_use]
+pub fn with_reason(status: &Status) -> Status {
     let message = status.message();
     match status.code() {
         Code::OutOfRange | Code::ResourceExhausted if message.contains("message length too large") => {
@@ -347,7 +348,7 @@ mod tests {
             ),
             (Status::unimplemented(""), "METHOD_NOT_FOUND"),
         ] {
-            let reason_found = crate::status::reason_of(&typed(&status)).map(ErrorReason::name);
+            let reason_found = crate::status::reason_of(&with_reason(&status)).map(ErrorReason::name);
             assert_eq!(reason_found, Some(reason));
         }
     }

@@ -33,7 +33,10 @@ pub fn from_proto_explain(
     };
     if by_request {
         if !request.decision_id.is_empty() {
-            violations.add("decision_id", "must be absent where request_id is given");
+            violations.add(
+                "decision_id",
+                "must be absent where request_id or caller is given",
+            );
         }
         if request.caller.len() > CALLER_BYTES_MAX || request.caller.contains('\0') {
             let rule = format!("must be at most {CALLER_BYTES_MAX} bytes and hold no NUL");
@@ -55,7 +58,10 @@ pub fn from_proto_explain(
     }
     let id = request.decision_id.to_ascii_lowercase();
     if number(&id).is_none() {
-        violations.add("decision_id", "must be 32 hexadecimal digits");
+        violations.add(
+            "decision_id",
+            "must be 32 hexadecimal digits, where no request_id is given",
+        );
     }
     violations.finish()?;
     Ok(Named::Id { id, account })

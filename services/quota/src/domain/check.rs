@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use octroi_core::{
     AccountId, FeaturePlans, FeatureSlug, MetricSlug, RequestId, Units, Violations,
-    event_time::{EVENT_TIME_RULE, may_be_recorded},
+    event_time::may_be_recorded,
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -73,11 +73,11 @@ fn fnv1a(bytes: impl Iterator<Item = u8>) -> u128 {
 }
 
 impl Check {
-    /// Whether it asks for what can be counted and recorded at `now`, given that `catalog` knows its metrics.
+    /// Whether it asks for what can be counted, given that `catalog` knows its metrics.
     ///
     /// # Errors
     /// The fields that break a rule.
-    pub fn validate(&self, catalog: &Catalog, now: Timestamp) -> Result<(), Violations> {
+    pub fn validate(&self, catalog: &Catalog) -> Result<(), Violations> {
         let mut violations = Violations::default();
         for (index, item) in self.items.iter().enumerate() {
             if let Some(metric) = catalog.metrics.get(&item.metric) {
@@ -85,10 +85,13 @@ impl Check {
                 violations.take(format!("items[{index}].amount"), checked);
             }
         }
-        if (self.event_at).is_some_and(|at| !may_be_recorded(at, now, self.backfill)) {
-            violations.add("event_time", EVENT_TIME_RULE);
-        }
         violations.finish()
+    }
+
+    /// Whether its event time, where it has one, is one that is recorded at `now`.
+    #[must_use]
+    pub fn is_in_time(&self, now: Timestamp) -> bool {
+        (self.event_at).is_none_or(|at| may_be_recorded(at, now, self.backfill))
     }
 
     /// The first metric that the catalog does not have, and its place among the items.

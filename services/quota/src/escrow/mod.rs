@@ -16,6 +16,7 @@
 mod ahead;
 mod carver;
 mod clean;
+mod ending;
 mod flush;
 mod gone;
 mod hot;
@@ -52,6 +53,7 @@ use uuid::Uuid;
 
 use self::{
     carver::{Answer, Carver},
+    ending::Ending,
     flush::Outgoing,
     level_reader::LevelReader,
     need::Want,
@@ -93,6 +95,7 @@ struct Inner {
     settling: Settling,
     purses: Purses,
     unanswered: Unanswered,
+    ending: Ending,
     config: SlicesConfig,
     /// This process, since it started.
     replica: Uuid,
@@ -136,6 +139,7 @@ impl Escrow {
             level_reader: LevelReader::start(db),
             purses: Purses::default(),
             unanswered: Unanswered::default(),
+            ending: Ending::default(),
             config,
             replica: Uuid::new_v4(),
             announced: OnceCell::new(),
@@ -215,6 +219,7 @@ impl Escrow {
             return Ok(Some(self.no(account, want.needs, &[], now)));
         }
         self.wait_for_room(account, need, amount).await;
+        let ending = self.ending(account);
         match self.carve_for(want, need, amount).await? {
             (_, Some((charges, levels))) => Ok(Some(Taken::Yes { charges, levels })),
             (Carved::Slice(_), None) => Ok(None),
@@ -222,7 +227,7 @@ impl Escrow {
             // Its id is new and it comes alone.
             (Carved::Exists | Carved::Withheld, None) => Err(Error::Database(DatabaseError::Aborted)),
             (Carved::Full(granted), None) => {
-                if self.recall(account, &need.metric).await? {
+                if self.settle_ending(&ending).await? || self.recall(account, &need.metric).await? {
                     return Ok(None);
                 }
                 (self.0.purses).refuse(account, need, amount, self.0.db.clock().now());

@@ -20,6 +20,7 @@ use crate::{
         check::Item,
         hold::{Hold, slice_of},
         slice::SliceKind,
+        window::WindowKey,
     },
     error::Error,
     escrow::{Ask, Carved, Need, Terms},
@@ -28,6 +29,8 @@ use crate::{
 
 /// How often a commit looks for what pays, because slices were sealed meanwhile.
 const TRIES_MAX: u32 = 8;
+/// What the source of a commit's events begins with.
+const COMMITTED: &str = "hold:";
 /// How long a commit may take to charge what it carved, in seconds.
 const EXTRA_S: i64 = 60;
 /// How long what it carved may be charged at the least, in seconds: the ledger's clock may be another.
@@ -69,7 +72,8 @@ impl Service {
     /// recorded all the same.
     ///
     /// # Errors
-    /// [`Error::HoldEnded`] where it was committed with other amounts.
+    /// [`Error::HoldEnded`] where it was committed with other amounts; [`Error::AmountOutOfRange`] where a window would have
+    /// more than can be counted.
     pub async fn commit_hold(
         &self,
         account: &AccountId,
@@ -86,17 +90,61 @@ impl Service {
         // In a task of its own: what a commit carves is settled, also where nobody waits for the answer any more.
         let (service, account, hold) = (self.clone(), account.clone(), hold.clone());
         let task = async move {
+            let slices = hold.items.iter().map(|item| slice_of(hold.id, &item.metric));
+            let slices: Vec<SliceId> = slices.collect();
+            service.check_sums(&account, &hold, &amounts, &request).await?;
             let commit = if request.lines.is_empty() {
-                service.commit_nothing(&account, &hold, &amounts).await?
+                let commit = service.commit_nothing(&account, &hold, &amounts).await?;
+                // Of nothing the ledger tells nobody, so whoever comes after a crash of this process does not settle it.
+                if service.escrow.settle(&slices).await.is_err() {
+                    service.escrow.end(&account, slices);
+                }
+                commit
             } else {
-                service.commit_lines(&account, &hold, &amounts, request).await?
+                let commit = service.commit_lines(&account, &hold, &amounts, request).await?;
+                service.escrow.end(&account, slices);
+                commit
             };
             service.note_commit(&account, &hold, &commit);
-            let slices = hold.items.iter().map(|item| slice_of(hold.id, &item.metric));
-            service.escrow.settle_later(slices.collect());
             Ok(commit)
         };
         joined(tokio::spawn(task.in_current_span()).await)
+    }
+
+    /// Whether the windows can count what is more than was held.
+    async fn check_sums(
+        &self,
+        account: &AccountId,
+        hold: &Hold,
+        amounts: &[Item],
+        request: &Request,
+    ) -> Result<(), Error> {
+        let is_more = |(used, held): (&Item, &Item)| used.amount > held.amount;
+        if !amounts.iter().zip(&hold.items).any(is_more) {
+            return Ok(());
+        }
+        let Some(limits) = self.limits_of(account).await? else {
+            return Ok(());
+        };
+        let now = self.db.clock().now();
+        for (place, used) in amounts.iter().enumerate() {
+            let windows = need(&limits, used, hold.reserved_at, now).windows;
+            let keys: Vec<WindowKey> = windows.into_iter().map(|(key, _)| key).collect();
+            let levels = self.escrow.levels(account, &keys, Timestamp::MAX).await?;
+            if levels
+                .iter()
+                .all(|level| level.used.checked_add(used.amount).is_some())
+            {
+                continue;
+            }
+            // What was recorded before is among what is used.
+            return match self.find_recording(request).await {
+                Ok(true) | Err(Error::RequestIdReused { .. }) => Ok(()),
+                Ok(false) => Err(Error::AmountOutOfRange { place }),
+                Err(error) => Err(error),
+            };
+        }
+        Ok(())
     }
 
     async fn commit_lines(
@@ -373,11 +421,20 @@ impl Service {
     }
 }
 
+/// The hold of which an event of the ledger is the commit, where it is one.
+pub(super) fn hold_committed_by(source: &str, event_id: &str) -> Option<Uuid> {
+    let id = event_id
+        .split('/')
+        .next()
+        .filter(|_| source.starts_with(COMMITTED))?;
+    Uuid::parse_str(id).ok()
+}
+
 /// What a commit of these amounts records.
 fn commit_request(account: &AccountId, hold: &Hold, amounts: &[Item]) -> Request {
     Request {
         account: account.clone(),
-        source: format!("hold:{}", hold.caller),
+        source: format!("{COMMITTED}{}", hold.caller),
         id: octroi_core::RequestId::parse(&hold.id.to_string())
             .unwrap_or_else(|_| unreachable!("a number in text is an id")),
         at: hold.reserved_at,

@@ -16,8 +16,9 @@ use octroi_kit::{
 };
 use octroi_proto::events::v1::ThresholdCrossed;
 use sqlx::PgConnection;
+use uuid::Uuid;
 
-use super::{Service, unpermitted::OWN_SOURCES};
+use super::{Service, commit_hold::hold_committed_by, unpermitted::OWN_SOURCES};
 use crate::{
     domain::{
         holding::AccountLimits,
@@ -87,6 +88,8 @@ pub struct Followed {
     limits: BTreeMap<AccountWindow, Arc<EffectiveLimit>>,
     /// What windows may have been told of before.
     own: Vec<(Applied, Vec<AccountWindow>, Change)>,
+    /// Holds that were committed.
+    committed: BTreeSet<Uuid>,
     now: Timestamp,
 }
 
@@ -117,6 +120,9 @@ impl Service {
             };
             let change = used.change();
             let applied = used.applied();
+            followed
+                .committed
+                .extend(hold_committed_by(&used.source, &used.event_id));
             let mut windows = Vec::new();
             let kind = catalog.kind_of(&used.metric);
             for (key, limit) in limits.windows_of(&used.metric, kind, used.event_at) {
@@ -140,17 +146,15 @@ impl Service {
         Ok(followed)
     }
 
-    /// Forgets copies of windows that changed, and takes back what replicas have set aside of those that are full.
+    /// Forgets copies of windows that changed, settles holds that were committed, whatever became of whoever committed
+    /// them, and takes back what replicas have set aside of those that are full.
     ///
     /// # Errors
     /// [`Error`] where the ledger or the database cannot be reached.
-    pub async fn windows_followed(
-        &self,
-        changed: BTreeSet<AccountId>,
-        overdrawn: BTreeSet<AccountId>,
-    ) -> Result<(), Error> {
-        self.escrow.windows_changed(changed).await;
-        self.recall_from(overdrawn).await
+    pub async fn windows_followed(&self, after: After) -> Result<(), Error> {
+        self.escrow.windows_changed(after.changed).await;
+        self.escrow.settle_holds(after.committed).await?;
+        self.recall_from(after.overdrawn).await
     }
 
     /// Takes back what replicas have set aside of accounts whose limits have no room for it any more.
@@ -203,19 +207,35 @@ pub(crate) async fn follow_ledger(connection: &mut PgConnection, followed: &Foll
     Ok(())
 }
 
+/// What is to be done once windows have followed.
+#[derive(Clone, Debug)]
+pub struct After {
+    /// The accounts whose windows have changed.
+    changed: BTreeSet<AccountId>,
+    /// The accounts of which replicas have set aside what is not there.
+    overdrawn: BTreeSet<AccountId>,
+    /// Holds that were committed.
+    committed: BTreeSet<Uuid>,
+}
+
 impl Followed {
-    /// The accounts whose windows change.
-    pub(crate) fn accounts(&self) -> BTreeSet<AccountId> {
-        let accounts = self.changes.keys().map(|(account, _)| account);
-        accounts.cloned().collect()
+    /// What is to be done after it, given the windows as they are now.
+    ///
+    /// # Errors
+    /// [`DatabaseError`].
+    pub(crate) async fn after(self, connection: &mut PgConnection) -> Result<After, DatabaseError> {
+        let overdrawn = self.overdrawn(connection).await?;
+        let changed = self.changes.into_keys().map(|(account, _)| account);
+        Ok(After {
+            changed: changed.collect(),
+            overdrawn,
+            committed: self.committed,
+        })
     }
 
     /// The accounts of which more was recorded without permission than their limits had left, given their windows now:
     /// what replicas have set aside of them is not there.
-    pub(crate) async fn overdrawn(
-        &self,
-        connection: &mut PgConnection,
-    ) -> Result<BTreeSet<AccountId>, DatabaseError> {
+    async fn overdrawn(&self, connection: &mut PgConnection) -> Result<BTreeSet<AccountId>, DatabaseError> {
         let mut suspects = Vec::new();
         for (window, limit) in &self.limits {
             let overrun = self.changes.get(window).map_or(0, |change| change.overrun);
@@ -291,7 +311,8 @@ fn event(crossing: &Crossing, limit: &EffectiveLimit, now: Timestamp) -> Thresho
         period: to_proto_period(key.period),
         limit: crossing.limit.get(),
         threshold_percent: crossing.percent,
-        used: u64::try_from(crossing.used).unwrap_or(u64::MAX),
+        // What is beyond what can be counted is told as the most that can.
+        used: u64::try_from(crossing.used).map_or(Units::MAX.get(), |used| used.min(Units::MAX.get())),
         window_start_time: Some(to_proto_time(key.start)),
         window_end_time: bounded.then(|| to_proto_time(key.end)),
         window_closed: bounded && key.end <= now,

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use octroi_core::{
     AccountId, Charge, ErrorKind, MetricSlug, RequestId, ServiceError as _, SliceId, Units, Violations,
-    event_time::EVENT_TIME_RULE,
 };
 use octroi_kit::{
     convert::{from_proto_time, to_proto_time},
@@ -318,11 +317,7 @@ fn read_refusal(error: &ItemError, request_id: &RequestId, place: usize) -> Erro
         },
         ErrorReason::LevelBelowZero => Error::LevelBelowZero { place: Some(place) },
         ErrorReason::AmountOutOfRange => Error::AmountOutOfRange { place },
-        ErrorReason::EventTimeOutOfRange => {
-            let mut violations = Violations::default();
-            violations.add("event_time", EVENT_TIME_RULE);
-            violations.into()
-        }
+        ErrorReason::EventTimeOutOfRange => Error::EventTimeOutOfRange,
         _ => upstream(to_status(error)),
     }
 }
@@ -350,7 +345,7 @@ mod tests {
             (
                 Code::InvalidArgument,
                 "EVENT_TIME_OUT_OF_RANGE",
-                "FIELD_INVALID",
+                "EVENT_TIME_OUT_OF_RANGE",
                 true,
             ),
             (Code::FailedPrecondition, "ACCOUNT_CLOSED", "ACCOUNT_CLOSED", true),

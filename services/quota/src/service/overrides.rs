@@ -34,7 +34,7 @@ impl Service {
     /// carved is settled before the answer, as far as its owners have told the ledger what they answered.
     ///
     /// # Errors
-    /// [`Error::LimitNotFound`] where the plan has no such limit; [`Error::Invalid`] where it has expired already.
+    /// [`Error::MetricNotFound`]; [`Error::LimitNotFound`] where the plan has no such limit; [`Error::Invalid`] where it has expired already.
     pub async fn set_limit_override(
         &self,
         account: &AccountId,
@@ -49,6 +49,12 @@ impl Service {
         }
         violations.finish()?;
         let limits = self.holdings.of(account).await?;
+        if !self.holdings.catalog().await?.metrics.contains_key(metric) {
+            return Err(Error::MetricNotFound {
+                metric: metric.clone(),
+                field: "metric".to_owned(),
+            });
+        }
         find(&limits, metric, period)?;
         let (of, named) = (account.clone(), metric.clone());
         self.db

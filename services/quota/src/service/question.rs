@@ -90,7 +90,10 @@ impl Service {
                 field: format!("items[{index}].metric"),
             });
         }
-        check.validate(&catalog, now)?;
+        check.validate(&catalog)?;
+        if !check.is_in_time(now) {
+            return Err(Error::EventTimeOutOfRange);
+        }
         let at = check.event_at.unwrap_or(now);
         let asked = check.asked(&limits, at);
         let policy = unreachable_policy(&asked);

@@ -192,6 +192,8 @@ pub enum Which<'a> {
     },
     /// Those of one account, of replicas.
     OfAccount(&'a AccountId),
+    /// Those of these holds.
+    OfHolds(&'a [Uuid]),
     /// Those of replicas that are past their time, those that are closing, and those of replicas that were not seen since
     /// an instant.
     Done {
@@ -232,6 +234,12 @@ pub async fn list_slices(
         Which::OfAccount(account) => {
             sqlx::query_as(select("state <> 'sealed' AND account_id = $1 AND kind = 'replica' AND NOT buffered"))
                 .bind(account.as_str())
+                .fetch_all(connection)
+                .await?
+        }
+        Which::OfHolds(holds) => {
+            sqlx::query_as(select("state <> 'sealed' AND owner = ANY($1) AND kind = 'hold'"))
+                .bind(holds)
                 .fetch_all(connection)
                 .await?
         }
