@@ -13,6 +13,7 @@ mod named;
 pub mod period;
 pub mod quantity;
 pub mod slice;
+pub mod source;
 
 pub use clock::Clock;
 pub use entitlement::{Entitlements, FeaturePlans, Limit, LimitMode, Stage, UnreachablePolicy};

@@ -32,7 +32,7 @@ pub fn usage(db: &Db, wake: &Wake, service: &Service) -> Consumer {
         concurrency: 2,
         ..Queue::new("quota.usage", &["usage.recorded"])
     };
-    let (prepare, after) = (service.clone(), service.clone());
+    let (prepare, finish) = (service.clone(), service.clone());
     inbox::prepared_consumer(
         db,
         queue,
@@ -46,12 +46,12 @@ pub fn usage(db: &Db, wake: &Wake, service: &Service) -> Consumer {
                 if turn == Turn::First {
                     follow_ledger::follow_ledger(connection, &followed).await?;
                 }
-                Ok::<_, Error>(followed.after(connection).await?)
+                Ok::<_, Error>(followed.follow_up(connection).await?)
             })
         },
-        move |followed| {
-            let service = after.clone();
-            async move { service.windows_followed(followed).await }
+        move |follow_up| {
+            let service = finish.clone();
+            async move { service.windows_followed(follow_up).await }
         },
     )
 }

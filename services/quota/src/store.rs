@@ -19,8 +19,8 @@ pub use self::{
     clean::delete_old,
     decisions::{delete_decisions, find_decision, upsert_decisions},
     slices::{
-        SliceRow, Which, apply_charges, close_expired_holds, close_slices, list_full_of_holds, list_holds,
-        list_recalled, list_slices, list_unsealed, recall_slices, renew_hold, see_replica,
+        SliceRow, Which, apply_charges, close_expired_holds, close_holds, close_slices, list_full_of_holds,
+        list_holds, list_recalled, list_slices, list_unsealed, recall_slices, renew_hold, see_replica,
     },
     thresholds::{Applied, Crossing, claim_standing, end_standing, insert_applied, insert_crossing},
     windows::{

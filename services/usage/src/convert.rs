@@ -6,7 +6,9 @@ mod slices;
 use std::collections::BTreeMap;
 
 use jiff::{Timestamp, tz::TimeZone};
-use octroi_core::{AccountId, EventId, Metric, MetricSlug, Period, Source, Units, Violations, Window};
+use octroi_core::{
+    AccountId, EventId, Metric, MetricSlug, Period, Source, Units, Violations, Window, source,
+};
 use octroi_kit::convert::{from_proto_metric, from_proto_time, to_proto_time};
 use octroi_proto::usage::v1 as proto;
 
@@ -17,7 +19,7 @@ pub use self::{
 };
 use crate::{
     domain::{
-        event::{ContentHash, Event, Identity, Origin, QUOTA_SOURCES, RecordedEvent},
+        event::{ContentHash, Event, Identity, Origin, RecordedEvent},
         sums::TotalsQuery,
     },
     service::{LedgerTotals, Recorded, StatsQuery, UsageStats},
@@ -103,8 +105,8 @@ pub fn from_proto_event(
     })
 }
 
-fn check_source(source: &str, by_quota: bool, violations: &mut Violations) {
-    let kept = QUOTA_SOURCES.iter().find(|kept| source.starts_with(**kept));
+fn check_source(name: &str, by_quota: bool, violations: &mut Violations) {
+    let kept = source::OF_QUOTA.iter().find(|kept| name.starts_with(**kept));
     if let Some(kept) = kept.filter(|_| !by_quota) {
         violations.add(
             "source",

@@ -219,26 +219,34 @@ async fn of_many_at_once_one_is_the_first(acme: &Holder) -> Result<()> {
 pub(super) async fn what_a_commit_leaves_is_free_with_its_answer(fleet: &mut Fleet) -> Result<()> {
     const ACCOUNTS: [&str; 8] = ["a-1", "a-2", "a-3", "a-4", "a-5", "a-6", "a-7", "a-8"];
     roomy_hour().await;
+    let (used, left) = (1, 59);
     for (index, account) in ACCOUNTS.into_iter().enumerate() {
         let one = Holder::new(fleet, account).await?;
         let hold = one.hold("h-1", &[(REQUESTS, 60)]).await?;
         // What is refused now is not believed then.
         let denied = decide(&one.app, consume(account, "r-1", &[(REQUESTS, 1)])).await?;
         ensure!(!denied.allowed, "{denied:?}");
-        let used = u64::from(index % 2 == 0);
-        one.commit(&hold, &[(REQUESTS, used.cast_signed())]).await?;
-        let left = 60 - used;
+        one.commit(&hold, &[(REQUESTS, used)]).await?;
         match index % 4 {
-            0 | 1 => {
+            0 => {
                 let hour = one.hour(REQUESTS).await?;
                 let found = (hour.used, hour.held, hour.remaining);
-                ensure!(found == (used, 0, left), "{hour:?}");
+                ensure!(found == (1, 0, 59), "{hour:?}");
             }
-            2 => drop(one.hold("h-2", &[(REQUESTS, left.cast_signed())]).await?),
-            _ => {
-                let taken = consume(account, "r-2", &[(REQUESTS, left.cast_signed())]);
-                let taken = decide(&one.app, taken).await?;
+            1 => drop(one.hold("h-2", &[(REQUESTS, left)]).await?),
+            2 => {
+                let taken = decide(&one.app, consume(account, "r-2", &[(REQUESTS, left)])).await?;
                 ensure!(taken.allowed, "{taken:?}");
+            }
+            // Another hold may be committed with more than it held.
+            _ => {
+                let second = one.hold("h-2", &[(REQUESTS, 10)]).await?;
+                let committed = Recorded::in_time(&[(REQUESTS, 59, 0)]);
+                check_commit(
+                    "with more",
+                    one.commit(&second, &[(REQUESTS, left)]).await,
+                    &committed,
+                )?;
             }
         }
     }
@@ -251,15 +259,19 @@ async fn a_window_counts_no_more_than_can_be_counted(fleet: &Fleet) -> Result<()
     let taken = decide(&most.app, consume(most.account, "r-1", &[(REQUESTS, 1)])).await?;
     ensure!(taken.allowed, "{taken:?}");
     let hold = most.hold("h-1", &[(EXPORTS, 1), (REQUESTS, 1)]).await?;
+    let next = most.hold("h-2", &[(REQUESTS, 1)]).await?;
     let answer = most.commit(&hold, &[(REQUESTS, MOST)]).await;
     let expected = refusal(Code::InvalidArgument, ErrorReason::AmountOutOfRange);
     check_refusal("more than can be counted", answer, expected)?;
     // It changed nothing, so the hold is there.
-    let as_much = Recorded::in_time(&[(EXPORTS, 1, 0), (REQUESTS, 1 << 52, (1 << 52) - 59)]);
+    let as_much = Recorded::in_time(&[(EXPORTS, 1, 0), (REQUESTS, 1 << 52, (1 << 52) - 58)]);
     check_commit("much", most.commit(&hold, &[(REQUESTS, 1 << 52)]).await, &as_much)?;
     let again = as_much.again();
     check_commit("again", most.commit(&hold, &[(REQUESTS, 1 << 52)]).await, &again)?;
+    // What no limit had room for is known with the answer, so the next is counted on top of it.
     let hour = most.hour(REQUESTS).await?;
-    ensure!((hour.used, hour.held) == ((1 << 52) + 1, 0), "{hour:?}");
-    Ok(())
+    ensure!((hour.used, hour.held) == ((1 << 52) + 1, 1), "{hour:?}");
+    let next = most.commit(&next, &[(REQUESTS, 1 << 52)]).await;
+    let expected = refusal(Code::InvalidArgument, ErrorReason::AmountOutOfRange);
+    check_refusal("as much again", next, expected)
 }

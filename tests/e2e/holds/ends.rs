@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use octroi_tests::harness::fleet::{Fleet, OPERATOR, eventually, now, roomy_hour};
+use sqlx::{Connection as _, PgConnection};
 
 use super::{EXPORTS, Holder, REQUESTS, Recorded, check_commit, check_ended};
 use crate::asks::{consume, decide, ledger_total};
@@ -135,14 +136,21 @@ pub(super) async fn a_hold_that_was_committed_ends_whatever_becomes_of_the_quota
         let id = format!("h-{number}");
         holds.push(acme.hold_for(&id, &[(REQUESTS, 10)], DAY_S).await?);
     }
-    let used = [(REQUESTS, 2)];
-    let commits = holds.iter().map(|hold| acme.commit(hold, &used));
+    // Nothing is settled as long as somebody has the rows, and whoever would is killed.
+    let mut session = PgConnection::connect(fleet.database().superuser_url()).await?;
+    let mut lock = session.begin().await?;
+    let locked = sqlx::query("SELECT id FROM quota.slice WHERE kind = 'hold' FOR UPDATE");
+    ensure!(locked.execute(&mut *lock).await?.rows_affected() == 5);
+    let commits = holds.iter().map(|hold| acme.commit(hold, &[]));
     for committed in futures::future::join_all(commits).await {
         committed?;
     }
+    let hour = acme.hour(REQUESTS).await?;
+    ensure!((hour.used, hour.held) == (0, 50), "{hour:?}");
     fleet.kill("quota").await?;
+    lock.rollback().await?;
     fleet.restart("quota").await?;
-    acme.comes_to(REQUESTS, (10, 0, 50)).await?;
+    acme.comes_to(REQUESTS, (50, 0, 10)).await?;
     check_ended("a renewal", acme.renew(&holds[0], 60).await, "committed")?;
     Ok(())
 }

@@ -56,13 +56,14 @@ pub(super) async fn an_override_holds_at_once_until_it_is_cleared(fleet: &mut Fl
     what_was_set_aside_before_is_not_spent(&app, &operator).await?;
     the_stage_leaves_its_share_of_it(fleet, &app, &operator).await?;
 
-    let none = not_found(ErrorReason::LimitNotFound);
-    for (metric, period) in [
-        (METRIC, Period::Lifetime),
-        ("api.bytes", Period::Hour),
-        ("api.nothing", Period::Hour),
+    let no_limit = not_found(ErrorReason::LimitNotFound);
+    let no_metric = not_found(ErrorReason::MetricNotFound).of("metric");
+    for (metric, period, expected) in [
+        (METRIC, Period::Lifetime, no_limit),
+        ("api.bytes", Period::Hour, no_limit),
+        ("api.nothing", Period::Hour, no_metric),
     ] {
-        check_refusal(metric, set(&operator, to(metric, period, 1)).await, none)?;
+        check_refusal(metric, set(&operator, to(metric, period, 1)).await, expected)?;
         let cleared = clear(&operator, metric, period).await?.into_inner().cleared;
         ensure!(!cleared, "{metric} had no override");
     }

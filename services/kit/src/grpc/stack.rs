@@ -209,7 +209,8 @@ pub fn with_reason(status: &Status) -> Status {
             let limit = "the message is larger than this method accepts";
             refusal(ErrorKind::OverLimit, ErrorReason::BodyTooLarge, limit)
         }
-        Code::Internal if message.contains("decode") => refusal(
+        // "failed to decode Protobuf message", "Unexpected EOF decoding stream", "protocol error: received message with ...".
+        Code::Internal if message.contains("decod") || message.starts_with("protocol error") => refusal(
             ErrorKind::Invalid,
             ErrorReason::BodyMalformed,
             "the message is not what the contract says",
@@ -344,6 +345,16 @@ mod tests {
             ),
             (
                 Status::internal("failed to decode Protobuf message: invalid tag"),
+                "BODY_MALFORMED",
+            ),
+            (
+                Status::internal("Unexpected EOF decoding stream."),
+                "BODY_MALFORMED",
+            ),
+            (
+                Status::internal(
+                    "protocol error: received message with compressed-flag but no grpc-encoding was specified",
+                ),
                 "BODY_MALFORMED",
             ),
             (Status::unimplemented(""), "METHOD_NOT_FOUND"),

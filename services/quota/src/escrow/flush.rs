@@ -7,7 +7,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use octroi_core::{ErrorKind, SliceId};
+use octroi_core::{ErrorKind, SliceId, source};
 use octroi_kit::convert::to_proto_time;
 use octroi_proto::{
     errors::v1::ErrorReason,
@@ -91,7 +91,7 @@ impl Escrow {
                 let some = self.0.purses.start_flush(EVENTS_AT_ONCE);
                 untried = some.len();
                 left = left.saturating_sub(untried);
-                unsent.splice(0..0, some.into_iter().map(|pending| self.told(pending)));
+                unsent.splice(0..0, some.into_iter().map(|pending| self.outgoing(pending)));
             }
             // What is on its way stays there until it is known to have arrived.
             let now = untried.min(EVENTS_AT_ONCE);
@@ -127,7 +127,7 @@ impl Escrow {
     }
 
     /// An event of its own, whose id stays the same, so that it counts once however often it is sent.
-    fn told(&self, pending: Pending) -> Outgoing {
+    fn outgoing(&self, pending: Pending) -> Outgoing {
         let number = self.0.flushes.fetch_add(1, Ordering::Relaxed);
         Outgoing {
             event: self.event(&pending, number),
@@ -136,9 +136,9 @@ impl Escrow {
     }
 
     /// Sends what was answered, and answers what the ledger did not take; none where it answered nothing.
-    async fn send(&self, told: &[Outgoing]) -> Option<Vec<Outgoing>> {
+    async fn send(&self, outgoing: &[Outgoing]) -> Option<Vec<Outgoing>> {
         let batch = TrackUsageBatchRequest {
-            events: told.iter().map(|told| told.event.clone()).collect(),
+            events: outgoing.iter().map(|one| one.event.clone()).collect(),
             backfill: true,
             all_or_nothing: false,
             content_hash: Vec::new(),
@@ -146,12 +146,12 @@ impl Escrow {
         match self.0.usage.clone().track_usage_batch(batch).await {
             Ok(results) => {
                 self.0.away_since_us.store(0, Ordering::Relaxed);
-                let again = self.read(told, results.into_inner().results);
+                let again = self.read(outgoing, results.into_inner().results);
                 self.0.told.notify_waiters();
                 Some(again)
             }
             Err(status) => {
-                tracing::debug!(error = %status, events = told.len(), "what was answered is told again");
+                tracing::debug!(error = %status, events = outgoing.len(), "what was answered is told again");
                 if is_away(&status) {
                     self.note_away(&status);
                 }
@@ -181,8 +181,8 @@ impl Escrow {
     fn read(&self, sent: &[Outgoing], results: Vec<TrackUsageResult>) -> Vec<Outgoing> {
         let mut again = Vec::new();
         let mut results = results.into_iter();
-        for told in sent {
-            let pending = &told.pending;
+        for one in sent {
+            let pending = &one.pending;
             match results.next().and_then(|result| result.outcome) {
                 Some(Outcome::Recorded(_)) => self.0.purses.end_flush(pending),
                 Some(Outcome::Error(error)) if has_reason(&error, ErrorReason::SliceRefused) => {
@@ -190,14 +190,14 @@ impl Escrow {
                     metrics::counter!("octroi_quota_buffered_refused_total").increment(1);
                     tracing::error!(slice.id = %pending.slice.id, "a slice was sealed before what it paid for was recorded");
                     self.0.purses.retire(&pending.slice.account, &[pending.slice.id]);
-                    again.push(told.unpaid());
+                    again.push(one.unpaid());
                 }
                 Some(Outcome::Error(error)) if is_final(&error) => {
                     metrics::counter!("octroi_quota_buffered_lost_total").increment(1);
                     tracing::error!(account.id = %pending.slice.account, reason = error.reason, "what was answered is not recorded");
                     self.0.purses.end_flush(pending);
                 }
-                Some(Outcome::Error(_)) | None => again.push(told.clone()),
+                Some(Outcome::Error(_)) | None => again.push(one.clone()),
             }
         }
         again
@@ -208,7 +208,7 @@ impl Escrow {
         UsageEvent {
             account_id: pending.slice.account.to_string(),
             event_id: event_id(charge.slice, number),
-            source: "decision:buffered".to_owned(),
+            source: format!("{}buffered", source::DECISION),
             metric: pending.slice.metric.to_string(),
             amount: charge.amount.as_i64(),
             event_time: Some(to_proto_time(pending.since)),

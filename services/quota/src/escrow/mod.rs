@@ -16,7 +16,6 @@
 mod ahead;
 mod carver;
 mod clean;
-mod ending;
 mod flush;
 mod gone;
 mod hot;
@@ -53,7 +52,6 @@ use uuid::Uuid;
 
 use self::{
     carver::{Answer, Carver},
-    ending::Ending,
     flush::Outgoing,
     level_reader::LevelReader,
     need::Want,
@@ -95,7 +93,6 @@ struct Inner {
     settling: Settling,
     purses: Purses,
     unanswered: Unanswered,
-    ending: Ending,
     config: SlicesConfig,
     /// This process, since it started.
     replica: Uuid,
@@ -139,7 +136,6 @@ impl Escrow {
             level_reader: LevelReader::start(db),
             purses: Purses::default(),
             unanswered: Unanswered::default(),
-            ending: Ending::default(),
             config,
             replica: Uuid::new_v4(),
             announced: OnceCell::new(),
@@ -219,7 +215,7 @@ impl Escrow {
             return Ok(Some(self.no(account, want.needs, &[], now)));
         }
         self.wait_for_room(account, need, amount).await;
-        let ending = self.ending(account);
+        let changes = self.0.purses.changes(account, &need.metric);
         match self.carve_for(want, need, amount).await? {
             (_, Some((charges, levels))) => Ok(Some(Taken::Yes { charges, levels })),
             (Carved::Slice(_), None) => Ok(None),
@@ -227,10 +223,10 @@ impl Escrow {
             // Its id is new and it comes alone.
             (Carved::Exists | Carved::Withheld, None) => Err(Error::Database(DatabaseError::Aborted)),
             (Carved::Full(granted), None) => {
-                if self.settle_ending(&ending).await? || self.recall(account, &need.metric).await? {
+                if self.recall(account, &need.metric).await? {
                     return Ok(None);
                 }
-                (self.0.purses).refuse(account, need, amount, self.0.db.clock().now());
+                (self.0.purses).refuse(account, need, amount, (changes, self.0.db.clock().now()));
                 Ok(Some(self.no(account, want.needs, &granted, now)))
             }
         }

@@ -39,6 +39,8 @@ pub(super) struct Carves {
     carving_until: Timestamp,
     /// What was refused last.
     refused: Option<Refusal>,
+    /// How often something became free: what was refused before says nothing any more.
+    pub(super) changes: u64,
     /// When all of it was last settled so that it can be held.
     pub(super) recalled_at: Timestamp,
     /// How much is carved at a time.
@@ -92,15 +94,19 @@ impl Pocket {
         self.carves.as_ref()?.refused
     }
 
-    pub(super) fn refuse(&mut self, refusal: Refusal) {
-        self.carves().refused = Some(refusal);
+    pub(super) fn refuse(&mut self, refusal: Refusal, changes: u64) {
+        let carves = self.carves();
+        if carves.changes == changes {
+            carves.refused = Some(refusal);
+        }
         self.carve_ended();
     }
 
-    /// Believes no refusal of before.
+    /// Believes no refusal of before: something became free.
     pub(super) fn look_again(&mut self) {
         if let Some(carves) = &mut self.carves {
             carves.refused = None;
+            carves.changes += 1;
         }
     }
 
@@ -247,5 +253,34 @@ impl Purse {
             need.windows.iter().map(level).collect()
         };
         needs.iter().flat_map(of_need).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_not_believed_where_something_became_free_meanwhile() {
+        let refusal = Refusal {
+            at: Timestamp::UNIX_EPOCH,
+            least: Units::ZERO,
+            covers: Window {
+                start: Timestamp::MIN,
+                end: Timestamp::MAX,
+            },
+        };
+        let mut pocket = Pocket::default();
+        let before = pocket.carves().changes;
+        pocket.refuse(refusal, before);
+        assert!(pocket.refused().is_some());
+        // What was refused before, and what comes from a look that began before.
+        pocket.look_again();
+        assert!(pocket.refused().is_none());
+        pocket.refuse(refusal, before);
+        assert!(pocket.refused().is_none());
+        let now = pocket.carves().changes;
+        pocket.refuse(refusal, now);
+        assert!(pocket.refused().is_some());
     }
 }

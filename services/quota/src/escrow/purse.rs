@@ -314,14 +314,28 @@ impl Purses {
         })
     }
 
-    pub(super) fn refuse(&self, account: &AccountId, need: &Need, amount: Units, now: Timestamp) {
+    /// How often something became free by now.
+    pub(super) fn changes(&self, account: &AccountId, metric: &MetricSlug) -> u64 {
+        self.with(account, |purse| purse.pocket(metric).carves().changes)
+    }
+
+    /// Notes that a carve was refused which began when so much had become free. Where more has since, that is not
+    /// believed.
+    pub(super) fn refuse(
+        &self,
+        account: &AccountId,
+        need: &Need,
+        amount: Units,
+        (changes, now): (u64, Timestamp),
+    ) {
         let covers = common(need.windows.iter().map(|(key, _)| key));
         self.with(account, |purse| {
-            purse.pocket(&need.metric).refuse(Refusal {
+            let refusal = Refusal {
                 at: now,
                 least: amount,
                 covers,
-            });
+            };
+            purse.pocket(&need.metric).refuse(refusal, changes);
         });
     }
 

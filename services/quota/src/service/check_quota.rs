@@ -236,7 +236,8 @@ impl Service {
     ) -> Result<Charged, Error> {
         let account = &check.account;
         let put_back = || self.escrow.put_back(account, &question.needs, charges);
-        let charged = request.charged(&question.needs, charges);
+        let metrics = question.needs.iter().map(|need| &need.metric);
+        let charged = request.charged(metrics.zip(charges));
         if self.goes_without_ledger(question) && self.write_down(&charged).await {
             return Ok(Charged::WrittenDown);
         }

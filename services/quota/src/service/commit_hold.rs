@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use octroi_core::{AccountId, Charge, MetricSlug, SliceId, Units};
+use octroi_core::{AccountId, MetricSlug, SliceId, Units, source};
 use octroi_kit::db::{DatabaseError, Scope, joined};
 use octroi_proto::usage::v1::Origin;
 use sha2::{Digest as _, Sha256};
@@ -13,28 +13,21 @@ use uuid::Uuid;
 use super::{
     Service,
     ledger::{LedgerAnswer, Line, Request},
+    pay_commit::extra_slices,
     question::need,
 };
 use crate::{
     domain::{
         check::Item,
         hold::{Hold, slice_of},
-        slice::SliceKind,
         window::WindowKey,
     },
     error::Error,
-    escrow::{Ask, Carved, Need, Terms},
-    store::{self, SliceRow},
+    store,
 };
 
 /// How often a commit looks for what pays, because slices were sealed meanwhile.
 const TRIES_MAX: u32 = 8;
-/// What the source of a commit's events begins with.
-const COMMITTED: &str = "hold:";
-/// How long a commit may take to charge what it carved, in seconds.
-const EXTRA_S: i64 = 60;
-/// How long what it carved may be charged at the least, in seconds: the ledger's clock may be another.
-const EXTRA_CHARGED_S: i64 = 3_600;
 
 /// What a commit recorded of one metric.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,14 +49,6 @@ pub struct Commit {
     pub repeated: bool,
     /// The hold had ended before.
     pub late: bool,
-}
-
-/// What pays for an amount.
-#[derive(Clone, Debug, Default)]
-struct Paid {
-    charges: Vec<Charge>,
-    /// The part that nothing pays for, although a limit is there.
-    overrun: Units,
 }
 
 impl Service {
@@ -94,17 +79,16 @@ impl Service {
             let slices: Vec<SliceId> = slices.collect();
             service.check_sums(&account, &hold, &amounts, &request).await?;
             let commit = if request.lines.is_empty() {
-                let commit = service.commit_nothing(&account, &hold, &amounts).await?;
-                // Of nothing the ledger tells nobody, so whoever comes after a crash of this process does not settle it.
-                if service.escrow.settle(&slices).await.is_err() {
-                    service.escrow.end(&account, slices);
-                }
-                commit
+                service.commit_nothing(&account, &hold, &amounts).await?
             } else {
-                let commit = service.commit_lines(&account, &hold, &amounts, request).await?;
-                service.escrow.end(&account, slices);
-                commit
+                service.commit_lines(&account, &hold, &amounts, request).await?
             };
+            // What was not used is free with the answer, for whoever asks wherever.
+            let is_less = |(used, held): (&Item, &Item)| used.amount < held.amount;
+            let frees = amounts.iter().zip(&hold.items).any(is_less);
+            if !frees || service.escrow.settle(&slices).await.is_err() {
+                service.escrow.settle_later(slices);
+            }
             service.note_commit(&account, &hold, &commit);
             Ok(commit)
         };
@@ -157,27 +141,10 @@ impl Service {
         let mut late = false;
         for _ in 0..TRIES_MAX {
             let paid = self.pay(account, hold, amounts, late).await?;
-            let needs: Vec<Need> = (amounts.iter())
-                .map(|item| Need {
-                    metric: item.metric.clone(),
-                    amount: item.amount,
-                    windows: Vec::new(),
-                    until: None,
-                    buffered: false,
-                    kept: false,
-                })
-                .collect();
-            let charges: Vec<Vec<Charge>> = paid.iter().map(|one| one.charges.clone()).collect();
-            let recording = self.record(&request.charged(&needs, &charges)).await;
-            let extra: Vec<SliceId> = (charges.iter().flatten())
-                .map(|charge| charge.slice)
-                .filter(|slice| {
-                    !hold
-                        .items
-                        .iter()
-                        .any(|item| slice_of(hold.id, &item.metric) == *slice)
-                })
-                .collect();
+            let metrics = amounts.iter().map(|item| &item.metric);
+            let charged = request.charged(metrics.zip(paid.iter().map(|one| &one.charges)));
+            let recording = self.record(&charged).await;
+            let extra = extra_slices(hold, &paid);
             // What it did not pay for is free again with the answer, where that can be had.
             let for_nothing = !matches!(recording, Ok(LedgerAnswer::Recorded));
             if !for_nothing || self.escrow.settle(&extra).await.is_err() {
@@ -185,6 +152,9 @@ impl Service {
             }
             match recording {
                 Ok(LedgerAnswer::Recorded) => {
+                    if paid.iter().any(|one| one.overrun > Units::ZERO) {
+                        self.tell_overrun(&charged).await;
+                    }
                     let overruns = paid.iter().map(|one| one.overrun);
                     return Ok(committed(amounts, overruns, false, late));
                 }
@@ -205,102 +175,11 @@ impl Service {
         Err(Error::Database(DatabaseError::Aborted))
     }
 
-    /// What pays for each amount: the hold, and for what is more than it, or where it has ended for all, a slice that
-    /// is carved now, where the limit has room.
-    async fn pay(
-        &self,
-        account: &AccountId,
-        hold: &Hold,
-        amounts: &[Item],
-        late: bool,
-    ) -> Result<Vec<Paid>, Error> {
-        let held: BTreeMap<SliceId, SliceRow> = (self.slices_of_hold(hold.id).await?.into_iter())
-            .map(|row| (row.slice.id, row))
-            .collect();
-        let mut all = Vec::with_capacity(amounts.len());
-        for used in amounts {
-            let mut charges = Vec::new();
-            let mut rest = used.amount;
-            if let Some(row) = held.get(&slice_of(hold.id, &used.metric)).filter(|_| !late) {
-                let part = rest.min(row.slice.cap);
-                rest = rest.saturating_sub(part);
-                charges.extend((part > Units::ZERO).then(|| row.slice.charge(part)));
-            }
-            let mut paid = Paid::default();
-            if rest > Units::ZERO {
-                paid = self.pay_extra(account, hold, &used.metric, rest).await?;
-            }
-            charges.append(&mut paid.charges);
-            all.push(Paid { charges, ..paid });
+    /// Tells the windows what no limit had room for. Where that fails the bus does.
+    async fn tell_overrun(&self, charged: &Request) {
+        if let Err(error) = self.tell_windows(charged).await {
+            tracing::warn!(error = %error, "windows hear of an overrun a moment later");
         }
-        Ok(all)
-    }
-
-    /// Carves as much of `amount` as every window has room for.
-    async fn pay_extra(
-        &self,
-        account: &AccountId,
-        hold: &Hold,
-        metric: &MetricSlug,
-        amount: Units,
-    ) -> Result<Paid, Error> {
-        let mut wanted = amount;
-        for _ in 0..TRIES_MAX {
-            let Some(limits) = self.limits_of(account).await? else {
-                return Ok(Paid::default());
-            };
-            let now = self.db.clock().now();
-            let item = Item {
-                metric: metric.clone(),
-                amount: wanted,
-            };
-            let need = need(&limits, &item, hold.reserved_at, now);
-            if need.windows.is_empty() {
-                return Ok(Paid::default());
-            }
-            let ask = Ask {
-                account: account.clone(),
-                metric: metric.clone(),
-                kind: SliceKind::Extra,
-                kept: false,
-                need: wanted,
-                want: wanted,
-                windows: need.windows.clone(),
-                revision: limits.revision,
-                terms: Terms::Given {
-                    spend_until: now + jiff::SignedDuration::from_secs(EXTRA_S),
-                    // A commit may come when the hold itself cannot be charged any more.
-                    hard_end_at: hold
-                        .hard_end_at()
-                        .max(now + jiff::SignedDuration::from_secs(EXTRA_CHARGED_S)),
-                },
-                id: SliceId::new(Uuid::new_v4()),
-                owner: self.escrow.replica(),
-                content_hash: None,
-            };
-            match self.escrow.carve_all(vec![ask]).await?.pop() {
-                Some(Carved::Slice(slice)) => {
-                    return Ok(Paid {
-                        charges: vec![slice.charge(wanted)],
-                        overrun: amount.saturating_sub(wanted),
-                    });
-                }
-                Some(Carved::Stale(revision)) => self.holdings.outdated(account, revision),
-                Some(Carved::Full(_)) if self.escrow.recall_all(account, metric).await? => {}
-                Some(Carved::Full(granted)) => {
-                    let rooms = (need.windows.iter().zip(granted)).map(|((_, max), (_, one))| one.room(*max));
-                    wanted = rooms.min().unwrap_or_default().min(wanted);
-                    if wanted == Units::ZERO {
-                        break;
-                    }
-                }
-                _ => break,
-            }
-        }
-        Ok(Paid {
-            charges: Vec::new(),
-            overrun: amount,
-        })
     }
 
     /// A commit of nothing ends the hold. The ledger notes it, so that no other commit comes after.
@@ -426,7 +305,7 @@ pub(super) fn hold_committed_by(source: &str, event_id: &str) -> Option<Uuid> {
     let id = event_id
         .split('/')
         .next()
-        .filter(|_| source.starts_with(COMMITTED))?;
+        .filter(|_| source.starts_with(source::HOLD))?;
     Uuid::parse_str(id).ok()
 }
 
@@ -434,7 +313,7 @@ pub(super) fn hold_committed_by(source: &str, event_id: &str) -> Option<Uuid> {
 fn commit_request(account: &AccountId, hold: &Hold, amounts: &[Item]) -> Request {
     Request {
         account: account.clone(),
-        source: format!("{COMMITTED}{}", hold.caller),
+        source: format!("{}{}", source::HOLD, hold.caller),
         id: octroi_core::RequestId::parse(&hold.id.to_string())
             .unwrap_or_else(|_| unreachable!("a number in text is an id")),
         at: hold.reserved_at,
@@ -494,5 +373,29 @@ fn committed(amounts: &[Item], overruns: impl Iterator<Item = Units>, repeated: 
         items: items.collect(),
         repeated,
         late,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_of_a_commit_names_its_hold() {
+        let hold = Uuid::from_u128(7);
+        for (source, event_id, expected) in [
+            ("hold:app", hold.to_string(), Some(hold)),
+            ("hold:app", format!("{hold}/api.requests"), Some(hold)),
+            ("hold:app", "r-1".to_owned(), None),
+            ("record:app", hold.to_string(), None),
+            ("decision:app", hold.to_string(), None),
+            ("threshold:hold:", hold.to_string(), None),
+        ] {
+            assert_eq!(
+                hold_committed_by(source, &event_id),
+                expected,
+                "{source} {event_id}"
+            );
+        }
     }
 }

@@ -51,9 +51,6 @@ impl Service {
             .filter(|(limit, _)| metrics.is_empty() || metrics.contains(&limit.limit.metric))
             .collect();
         let keys: Vec<_> = wanted.iter().map(|(_, key)| key.clone()).collect();
-        // What was ended a moment ago is not shown as held any more.
-        let ending = self.escrow.ending(account);
-        self.escrow.settle_ending(&ending).await?;
         // Nothing that was looked at before is shown, but a copy that is forgotten with each change.
         let levels = self.escrow.look(account, &keys, &all, Timestamp::MAX).await?;
         let standing = |((limit, key), level): ((&Arc<EffectiveLimit>, WindowKey), Level)| {

@@ -7,7 +7,7 @@ use std::{
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
-use octroi_core::{AccountId, LimitMode, MetricSlug, Units};
+use octroi_core::{AccountId, LimitMode, MetricSlug, Units, source};
 use octroi_kit::{
     convert::{to_proto_mode, to_proto_period, to_proto_time},
     db::DatabaseError,
@@ -18,7 +18,7 @@ use octroi_proto::events::v1::ThresholdCrossed;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Service, commit_hold::hold_committed_by, unpermitted::OWN_SOURCES};
+use super::{Service, commit_hold::hold_committed_by};
 use crate::{
     domain::{
         holding::AccountLimits,
@@ -70,9 +70,14 @@ impl Used {
         }
     }
 
-    /// The event, where quota recorded it itself and told its windows at once.
+    /// The event, where quota recorded it itself and told its windows at once. Of a commit that is what no limit had room
+    /// for; its slices tell the rest.
     pub(super) fn applied(&self) -> Option<Applied> {
-        let own = OWN_SOURCES.iter().any(|source| self.source.starts_with(source));
+        let is_told = |source: &str| source != source::HOLD || self.amount > self.charged;
+        let own = [source::HOLD, source::RECORD, source::RETURN];
+        let own = own
+            .into_iter()
+            .any(|source| self.source.starts_with(source) && is_told(source));
         own.then(|| Applied {
             account: self.account.clone(),
             source: self.source.clone(),
@@ -139,22 +144,20 @@ impl Service {
                 }
                 windows.push(window);
             }
-            followed
-                .own
-                .extend(applied.map(|applied| (applied, windows, change)));
+            if let Some(applied) = applied.filter(|_| !windows.is_empty()) {
+                followed.own.push((applied, windows, change));
+            }
         }
         Ok(followed)
     }
 
-    /// Forgets copies of windows that changed, settles holds that were committed, whatever became of whoever committed
-    /// them, and takes back what replicas have set aside of those that are full.
+    /// Forgets copies of windows that changed, and takes back what replicas have set aside of those that are full.
     ///
     /// # Errors
     /// [`Error`] where the ledger or the database cannot be reached.
-    pub async fn windows_followed(&self, after: After) -> Result<(), Error> {
-        self.escrow.windows_changed(after.changed).await;
-        self.escrow.settle_holds(after.committed).await?;
-        self.recall_from(after.overdrawn).await
+    pub async fn windows_followed(&self, follow_up: FollowUp) -> Result<(), Error> {
+        self.escrow.windows_changed(follow_up.changed).await;
+        self.recall_from(follow_up.overdrawn).await
     }
 
     /// Takes back what replicas have set aside of accounts whose limits have no room for it any more.
@@ -177,11 +180,19 @@ impl Service {
     }
 }
 
-/// Adds to the windows and fires thresholds.
+/// Closes holds that were committed, whatever became of whoever committed them; adds to the windows, and fires thresholds.
 ///
 /// # Errors
 /// [`Error`].
 pub(crate) async fn follow_ledger(connection: &mut PgConnection, followed: &Followed) -> Result<(), Error> {
+    if !followed.committed.is_empty() {
+        // Before the windows, as whoever settles has it.
+        store::close_holds(
+            connection,
+            &followed.committed.iter().copied().collect::<Vec<_>>(),
+        )
+        .await?;
+    }
     if followed.changes.is_empty() {
         return Ok(());
     }
@@ -209,13 +220,11 @@ pub(crate) async fn follow_ledger(connection: &mut PgConnection, followed: &Foll
 
 /// What is to be done once windows have followed.
 #[derive(Clone, Debug)]
-pub struct After {
+pub struct FollowUp {
     /// The accounts whose windows have changed.
     changed: BTreeSet<AccountId>,
     /// The accounts of which replicas have set aside what is not there.
     overdrawn: BTreeSet<AccountId>,
-    /// Holds that were committed.
-    committed: BTreeSet<Uuid>,
 }
 
 impl Followed {
@@ -223,13 +232,12 @@ impl Followed {
     ///
     /// # Errors
     /// [`DatabaseError`].
-    pub(crate) async fn after(self, connection: &mut PgConnection) -> Result<After, DatabaseError> {
+    pub(crate) async fn follow_up(self, connection: &mut PgConnection) -> Result<FollowUp, DatabaseError> {
         let overdrawn = self.overdrawn(connection).await?;
         let changed = self.changes.into_keys().map(|(account, _)| account);
-        Ok(After {
+        Ok(FollowUp {
             changed: changed.collect(),
             overdrawn,
-            committed: self.committed,
         })
     }
 

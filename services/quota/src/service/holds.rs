@@ -109,7 +109,6 @@ impl Service {
         if asks.is_empty() {
             return Ok(Held::Yes);
         }
-        let ending = self.escrow.ending(account);
         let carved = self.escrow.carve_all(asks.clone()).await?;
         if carved.iter().all(|one| matches!(one, Carved::Slice(_))) {
             return Ok(Held::Yes);
@@ -127,7 +126,7 @@ impl Service {
             return Ok(Held::Again);
         }
         // What replicas have and do not spend may be held instead.
-        let mut recalled = self.escrow.settle_ending(&ending).await?;
+        let mut recalled = false;
         for (ask, _) in (asks.iter().zip(&carved)).filter(|(_, one)| matches!(one, Carved::Full(_))) {
             recalled |= self.escrow.recall_all(account, &ask.metric).await?;
         }

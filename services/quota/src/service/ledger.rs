@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use octroi_core::{
     AccountId, Charge, ErrorKind, MetricSlug, RequestId, ServiceError as _, SliceId, Units, Violations,
+    source,
 };
 use octroi_kit::{
     convert::{from_proto_time, to_proto_time},
@@ -69,7 +70,7 @@ impl Request {
         let place = |metric: &MetricSlug| check.items.iter().position(|item| item.metric == *metric);
         Self {
             account: check.account.clone(),
-            source: format!("decision:{}", key.caller),
+            source: format!("{}{}", source::DECISION, key.caller),
             id: key.request.clone(),
             at,
             backfill: check.backfill,
@@ -88,10 +89,10 @@ impl Request {
     }
 
     /// The same, paid by slices: each of them is of one metric.
-    pub(super) fn charged(&self, needs: &[crate::escrow::Need], charges: &[Vec<Charge>]) -> Self {
+    pub(super) fn charged<'a>(&self, paid: impl Iterator<Item = (&'a MetricSlug, &'a Vec<Charge>)>) -> Self {
         let mut charged = self.clone();
-        for (need, charges) in needs.iter().zip(charges) {
-            if let Some(line) = charged.lines.iter_mut().find(|line| line.metric == need.metric) {
+        for (metric, charges) in paid {
+            if let Some(line) = charged.lines.iter_mut().find(|line| line.metric == *metric) {
                 line.charges.clone_from(charges);
             }
         }

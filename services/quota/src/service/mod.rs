@@ -15,6 +15,7 @@ mod holds;
 mod ledger;
 mod ledger_calls;
 mod overrides;
+mod pay_commit;
 mod question;
 mod repeats;
 mod unpermitted;

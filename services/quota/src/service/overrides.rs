@@ -34,7 +34,8 @@ impl Service {
     /// carved is settled before the answer, as far as its owners have told the ledger what they answered.
     ///
     /// # Errors
-    /// [`Error::MetricNotFound`]; [`Error::LimitNotFound`] where the plan has no such limit; [`Error::Invalid`] where it has expired already.
+    /// [`Error::MetricNotFound`]; [`Error::LimitNotFound`] where the plan has no such limit; [`Error::Invalid`] where it
+    /// has expired already; [`Error`] where the account is unknown or the database cannot be reached.
     pub async fn set_limit_override(
         &self,
         account: &AccountId,

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use octroi_core::{MetricKind, Violations};
+use octroi_core::{MetricKind, Violations, source};
 use octroi_proto::usage::v1::Origin;
 
 use super::{
@@ -25,11 +25,6 @@ use crate::{
     store::Change,
 };
 
-/// What sources of events begin with of which quota tells its windows itself.
-pub(super) const OWN_SOURCES: [&str; 2] = [RECORDED, RETURNED];
-const RECORDED: &str = "record:";
-const RETURNED: &str = "return:";
-
 impl Service {
     /// Records what was used. What no limit has room for is overrun. Answers whether the request was done before.
     ///
@@ -38,7 +33,7 @@ impl Service {
     /// recorded.
     pub async fn record_usage(&self, used: Check, key: RequestKey) -> Result<bool, Error> {
         let question = self.question(&used, String::new()).await?;
-        let request = request(&used, &key, RECORDED, Origin::Direct, question.at);
+        let request = request(&used, &key, source::RECORD, Origin::Direct, question.at);
         let levels = self
             .escrow
             .levels(&used.account, &question.keys(), Timestamp::MAX)
@@ -76,7 +71,7 @@ impl Service {
             }
         }
         violations.finish()?;
-        let request = request(&returned, &key, RETURNED, Origin::Return, question.at);
+        let request = request(&returned, &key, source::RETURN, Origin::Return, question.at);
         match self.record_and_tell(request.clone()).await {
             // Written down: an attempt that is still on its way must not be recorded after this answer.
             Err(Error::LevelBelowZero { place }) if !self.record_denial(&request).await? => {
@@ -108,7 +103,7 @@ impl Service {
     }
 
     /// Tells the windows what the ledger has taken, before the bus does. Each event is told once, whoever is first.
-    async fn tell_windows(&self, request: &Request) -> Result<(), Error> {
+    pub(super) async fn tell_windows(&self, request: &Request) -> Result<(), Error> {
         let Some(limits) = self.limits_of(&request.account).await? else {
             return Ok(());
         };
@@ -119,7 +114,7 @@ impl Service {
                 account: request.account.clone(),
                 metric: line.metric.clone(),
                 amount: line.amount.get(),
-                charged: 0,
+                charged: line.charges.iter().map(|charge| charge.amount.get()).sum(),
                 event_at: request.at,
                 returned: request.origin == Origin::Return,
                 source: request.source.clone(),

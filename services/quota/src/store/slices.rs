@@ -129,6 +129,18 @@ pub async fn close_slices(
     read(rows)
 }
 
+/// Closes what is open of these holds; whoever looks after slices settles it.
+pub async fn close_holds(connection: &mut PgConnection, holds: &[Uuid]) -> Result<(), DatabaseError> {
+    sqlx::query(
+        "UPDATE slice SET state = 'closing' WHERE id = ANY (ARRAY(
+             SELECT id FROM slice WHERE owner = ANY($1) AND state = 'open' AND kind = 'hold' ORDER BY id FOR UPDATE))",
+    )
+    .bind(holds)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 /// Closes holds that have expired, so many at the most. One that is renewed meanwhile stays.
 pub async fn close_expired_holds(
     connection: &mut PgConnection,
@@ -192,8 +204,6 @@ pub enum Which<'a> {
     },
     /// Those of one account, of replicas.
     OfAccount(&'a AccountId),
-    /// Those of these holds.
-    OfHolds(&'a [Uuid]),
     /// Those of replicas that are past their time, those that are closing, and those of replicas that were not seen since
     /// an instant.
     Done {
@@ -234,12 +244,6 @@ pub async fn list_slices(
         Which::OfAccount(account) => {
             sqlx::query_as(select("state <> 'sealed' AND account_id = $1 AND kind = 'replica' AND NOT buffered"))
                 .bind(account.as_str())
-                .fetch_all(connection)
-                .await?
-        }
-        Which::OfHolds(holds) => {
-            sqlx::query_as(select("state <> 'sealed' AND owner = ANY($1) AND kind = 'hold'"))
-                .bind(holds)
                 .fetch_all(connection)
                 .await?
         }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use octroi_core::{AccountId, Charge, EventId, MetricSlug, Source, Units, event_time::may_be_recorded};
+use octroi_core::{
+    AccountId, Charge, EventId, MetricSlug, Source, Units, event_time::may_be_recorded, source,
+};
 use sha2::{Digest as _, Sha256};
 
 /// How an event came into the ledger.
@@ -39,10 +41,6 @@ impl Origin {
             .find(|origin| origin.as_str() == name)
     }
 }
-
-/// What sources begin with of events that quota records. Nobody else may use them, so that no caller can take their
-/// place in the ledger.
-pub const QUOTA_SOURCES: [&str; 4] = ["decision:", "hold:", "record:", "return:"];
 
 /// What makes two events the same event.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -187,8 +185,8 @@ impl Event {
     }
 
     fn is_of_quota(&self) -> bool {
-        let source = self.identity.source.as_str();
-        QUOTA_SOURCES.iter().any(|kept| source.starts_with(kept))
+        let name = self.identity.source.as_str();
+        source::OF_QUOTA.iter().any(|kept| name.starts_with(kept))
     }
 
     /// When it happened, where the ledger may take it at `now`.
