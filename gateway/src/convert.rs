@@ -337,12 +337,6 @@ impl LimitState {
             stage_factor_percent: status.stage_factor_percent,
         })
     }
-
-    /// The length of the window in seconds; none for a lifetime.
-    pub(crate) fn window_s(&self) -> Option<u64> {
-        let (start, end) = (self.window_start_time?, self.window_end_time?);
-        u64::try_from(end.as_second() - start.as_second()).ok()
-    }
 }
 
 /// A feature that the plan lacks and the plans that have it.
@@ -474,7 +468,7 @@ mod tests {
         };
         let decision = Decision::from_proto(answer).expect("a decision");
         assert_eq!(decision.retry_after_s, Some(60));
-        assert_eq!(decision.binding().and_then(LimitState::window_s), Some(3_600));
+        assert_eq!(decision.binding().map(|limit| limit.limit), Some(10));
         assert_eq!(decision.reason, Some(DenialReason::QuotaExceeded));
     }
 }

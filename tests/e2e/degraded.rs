@@ -21,11 +21,11 @@ const ACCOUNT: &str = "acme";
 /// A hundred an hour: HARD with LEASE.
 const LEASED: &str = "jobs.run";
 /// A hundred an hour: HARD with DENY.
-const DENIED: &str = "jobs.denied";
+pub(crate) const DENIED: &str = "jobs.denied";
 /// A hundred an hour: SOFT with ALLOW.
-const ALLOWED: &str = "jobs.allowed";
+pub(crate) const ALLOWED: &str = "jobs.allowed";
 
-async fn apply_catalog(fleet: &Fleet) -> Result<(Clients, Clients)> {
+pub(crate) async fn apply_catalog(fleet: &Fleet) -> Result<(Clients, Clients)> {
     let (app, operator) = (fleet.clients(APPLICATION)?, fleet.clients(OPERATOR)?);
     let (mut metrics, mut limits) = (Vec::new(), Vec::new());
     for (slug, mode, policy) in [

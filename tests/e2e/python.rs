@@ -16,12 +16,13 @@ both_topologies!(a_python_program_checks_a_quota_by_reflection);
 const ENDS_WITHIN: Duration = Duration::from_secs(60);
 
 /// `deploy/scripts/test.sh` gives an interpreter that has what the script needs.
-fn interpreter() -> OsString {
+pub(crate) fn interpreter() -> OsString {
     let given = std::env::var_os("TEST_PYTHON").filter(|path| !path.is_empty());
     given.unwrap_or_else(|| OsString::from("python3"))
 }
 
-fn root() -> &'static Path {
+/// The checkout.
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .unwrap_or(Path::new("."))

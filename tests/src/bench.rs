@@ -81,6 +81,7 @@ pub mod cpu;
 pub mod floor;
 pub mod histogram;
 mod http2;
+pub mod layer;
 pub mod load;
 pub mod pin;
 mod proc;

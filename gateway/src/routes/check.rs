@@ -6,6 +6,7 @@ use axum::{
     http::{HeaderName, HeaderValue},
     response::{AppendHeaders, IntoResponse, Response},
 };
+use octroi_client::protect::rate_limit;
 use octroi_proto::{
     errors::v1::ErrorReason,
     quota::v1::{self as quota, CheckQuotaRequest},
@@ -17,7 +18,7 @@ use crate::{
     access::Caller,
     amount::Amount,
     body::{Body, Object, given},
-    convert::{CheckMode, Decision, DenialReason, LimitState, Period},
+    convert::{CheckMode, Decision, DenialReason, Period},
     edge::Edge,
     problem::{Problem, SAME_NAMES},
 };
@@ -50,58 +51,6 @@ pub(crate) struct QuotaCheck {
     request_id: Option<String>,
 }
 
-const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
-const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-
-/// The largest integer of a structured field (RFC 9651, 3.3.1).
-const STRUCTURED_INTEGER_MAX: u64 = 999_999_999_999_999;
-
-fn policy_name(limit: &LimitState) -> String {
-    let period = match limit.period {
-        Period::Hour => "hour",
-        Period::Day => "day",
-        Period::Month => "month",
-        Period::Lifetime => "lifetime",
-        Period::Unknown => "unknown",
-    };
-    // A slug has no character that a structured string would have to escape.
-    format!("\"{}/{period}\"", limit.metric)
-}
-
-/// `RateLimit-Policy` and `RateLimit`, one item a limit (draft-ietf-httpapi-ratelimit-headers). The time
-/// until a window ends is known for the limit that denied, so only its item says it.
-fn rate_limit(decision: &Decision) -> Vec<(HeaderName, HeaderValue)> {
-    if decision.limits.is_empty() {
-        return Vec::new();
-    }
-    let mut policies = Vec::with_capacity(decision.limits.len());
-    let mut states = Vec::with_capacity(decision.limits.len());
-    for limit in &decision.limits {
-        let name = policy_name(limit);
-        let window = limit
-            .window_s()
-            .map(|seconds| format!(";w={seconds}"))
-            .unwrap_or_default();
-        policies.push(format!(
-            "{name};q={}{window}",
-            limit.limit.min(STRUCTURED_INTEGER_MAX)
-        ));
-        let binding = decision
-            .binding()
-            .is_some_and(|binding| std::ptr::eq(binding, limit));
-        let reset = decision
-            .retry_after_s
-            .filter(|_| binding)
-            .map(|seconds| format!(";t={seconds}"));
-        let remaining = limit.remaining.min(STRUCTURED_INTEGER_MAX);
-        states.push(format!("{name};r={remaining}{}", reset.unwrap_or_default()));
-    }
-    [(RATE_LIMIT_POLICY, policies), (RATE_LIMIT, states)]
-        .into_iter()
-        .filter_map(|(name, items)| Some((name, HeaderValue::try_from(items.join(", ")).ok()?)))
-        .collect()
-}
-
 fn in_words(period: Period) -> &'static str {
     match period {
         Period::Hour => "this hour",
@@ -112,8 +61,7 @@ fn in_words(period: Period) -> &'static str {
 }
 
 /// The refusal of a decision that does not allow.
-fn denied(decision: Decision) -> Problem {
-    let headers = rate_limit(&decision);
+fn denied(decision: Decision, headers: impl Iterator<Item = (HeaderName, HeaderValue)>) -> Problem {
     let mut problem = if decision.reason == Some(DenialReason::SubscriptionRequired) {
         let features: Vec<&str> = decision
             .missing_features
@@ -187,9 +135,10 @@ pub(crate) async fn check_quota(
         .check_quota(caller.request(request))
         .await
         .map_err(|status| Problem::of("quota", &status, SAME_NAMES))?;
+    let headers = rate_limit(answer.get_ref());
     let decision = Decision::from_proto(answer.into_inner())?;
     if !decision.allowed {
-        return Err(denied(decision));
+        return Err(denied(decision, headers));
     }
-    Ok((AppendHeaders(rate_limit(&decision)), Json(decision)).into_response())
+    Ok((AppendHeaders(headers), Json(decision)).into_response())
 }

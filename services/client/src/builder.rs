@@ -1,13 +1,21 @@
 //! How a client is described: address, token, deadline.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
 use http::HeaderValue;
 use tonic::transport::Endpoint;
 
-use crate::{Client, channel::Channel};
+use crate::{Client, channel::Channel, replicas::Replicas};
 
 const ADDRESS: &str = "OCTROI_CLIENT__ADDRESS";
+/// The variable of each service that may be elsewhere.
+const ADDRESSES: [(Service, &str); 5] = [
+    (Service::Account, "OCTROI_CLIENT__ADDRESSES__ACCOUNT"),
+    (Service::Billing, "OCTROI_CLIENT__ADDRESSES__BILLING"),
+    (Service::Notification, "OCTROI_CLIENT__ADDRESSES__NOTIFICATION"),
+    (Service::Quota, "OCTROI_CLIENT__ADDRESSES__QUOTA"),
+    (Service::Usage, "OCTROI_CLIENT__ADDRESSES__USAGE"),
+];
 const TOKEN: &str = "OCTROI_CLIENT__TOKEN";
 const TOKEN_FILE: &str = "OCTROI_CLIENT__TOKEN_FILE";
 const DEADLINE_MS: &str = "OCTROI_CLIENT__DEADLINE_MS";
@@ -17,6 +25,21 @@ const DEADLINE: Duration = Duration::from_secs(2);
 /// The longest deadline: what takes longer is not answered by the services either.
 const DEADLINE_MAX: Duration = Duration::from_secs(60);
 const CONNECT_MAX: Duration = Duration::from_secs(2);
+
+/// A service of the fleet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Service {
+    /// Accounts, members, sessions, API keys.
+    Account,
+    /// Plans and subscriptions.
+    Billing,
+    /// What people were told.
+    Notification,
+    /// May this account do this now?
+    Quota,
+    /// The ledger of what was used.
+    Usage,
+}
 
 /// What is missing or wrong in a client's description. It never holds the token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,6 +77,7 @@ impl ConfigError {
 #[derive(Clone)]
 pub struct Builder {
     address: String,
+    addresses: BTreeMap<Service, String>,
     token: String,
     deadline: Duration,
     attempts_max: u32,
@@ -68,19 +92,21 @@ impl fmt::Debug for Builder {
 }
 
 impl Builder {
-    /// Begins the description of a client of the services at `address`.
+    /// Begins the description of a client of the services at `address`: several, one a replica, are separated by
+    /// commas. A name that has several addresses is several replicas as well.
     pub fn new(address: impl Into<String>) -> Self {
         Self {
             address: address.into(),
+            addresses: BTreeMap::new(),
             token: String::new(),
             deadline: DEADLINE,
             attempts_max: 3,
         }
     }
 
-    /// Reads the description from the environment: `OCTROI_CLIENT__ADDRESS`, then `OCTROI_CLIENT__TOKEN` or
-    /// the file that `OCTROI_CLIENT__TOKEN_FILE` names, and `OCTROI_CLIENT__DEADLINE_MS` where 2,000 does
-    /// not do.
+    /// Reads the description from the environment: `OCTROI_CLIENT__ADDRESS`, and `OCTROI_CLIENT__ADDRESSES__QUOTA` and
+    /// the like where a service is elsewhere; `OCTROI_CLIENT__TOKEN` or the file that `OCTROI_CLIENT__TOKEN_FILE` names;
+    /// and `OCTROI_CLIENT__DEADLINE_MS` where 2,000 does not do.
     ///
     /// # Errors
     /// [`ConfigError`] that names the variable that is missing or wrong.
@@ -116,6 +142,11 @@ impl Builder {
             }
         };
         let mut builder = Self::new(address).token(token.trim());
+        for (service, variable) in ADDRESSES {
+            if let Some(address) = read(variable).filter(|address| !address.is_empty()) {
+                builder = builder.address_of(service, address);
+            }
+        }
         if let Some(text) = read(DEADLINE_MS) {
             let milliseconds: u64 = text
                 .parse()
@@ -123,6 +154,13 @@ impl Builder {
             builder = builder.deadline(Duration::from_millis(milliseconds));
         }
         Ok(builder)
+    }
+
+    /// Where one service is, if it is not with the others.
+    #[must_use]
+    pub fn address_of(mut self, service: Service, address: impl Into<String>) -> Self {
+        self.addresses.insert(service, address.into());
+        self
     }
 
     /// The service token of this program.
@@ -152,10 +190,6 @@ impl Builder {
     /// # Errors
     /// [`ConfigError`] where the address is none, the token is missing, or a number is out of range.
     pub fn build(self) -> Result<Client, ConfigError> {
-        let endpoint = Endpoint::from_shared(self.address)
-            .ok()
-            .filter(|endpoint| matches!(endpoint.uri().scheme_str(), Some("http" | "https")))
-            .ok_or_else(|| ConfigError::new("address", "must be an address such as http://127.0.0.1:8081"))?;
         if self.token.is_empty() {
             return Err(ConfigError::new("token", "is missing"));
         }
@@ -169,16 +203,61 @@ impl Builder {
         if !(1..=10).contains(&self.attempts_max) {
             return Err(ConfigError::new("attempts_max", "must be 1 to 10"));
         }
-        let connection = endpoint
+        let channel = |key, address: &str| -> Result<Channel, ConfigError> {
+            let replicas = Replicas::connect(&endpoints(key, address)?);
+            let authorization = authorization.clone();
+            Ok(Channel::new(
+                replicas,
+                authorization,
+                self.deadline,
+                self.attempts_max,
+            ))
+        };
+        // Who is at the same address has the same connections.
+        let shared = channel("address", &self.address)?;
+        let of = |service| match self.addresses.get(&service) {
+            Some(address) => channel(ADDRESS_OF, address),
+            None => Ok(shared.clone()),
+        };
+        Ok(Client {
+            account: of(Service::Account)?,
+            billing: of(Service::Billing)?,
+            notification: of(Service::Notification)?,
+            quota: of(Service::Quota)?,
+            usage: of(Service::Usage)?,
+        })
+    }
+}
+
+/// What a wrong address of one service is called.
+const ADDRESS_OF: &str = "addresses";
+
+/// The endpoint of each replica in a list.
+fn endpoints(key: &'static str, list: &str) -> Result<Vec<Endpoint>, ConfigError> {
+    let wrong = || {
+        ConfigError::new(
+            key,
+            "must be an address such as http://127.0.0.1:8081, or several with commas between",
+        )
+    };
+    let endpoint = |address: &str| {
+        endpoint_at(address.trim())
+            .filter(|endpoint| matches!(endpoint.uri().scheme_str(), Some("http" | "https")))
+            .ok_or_else(wrong)
+    };
+    list.split(',').map(endpoint).collect()
+}
+
+/// How a replica is connected to; none where that is no address.
+pub(crate) fn endpoint_at(address: &str) -> Option<Endpoint> {
+    let endpoint = Endpoint::from_shared(address.to_owned()).ok()?;
+    Some(
+        endpoint
             .connect_timeout(CONNECT_MAX)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(Duration::from_secs(20))
-            .keep_alive_timeout(Duration::from_secs(10))
-            .connect_lazy();
-        Ok(Client {
-            channel: Channel::new(connection, authorization, self.deadline, self.attempts_max),
-        })
-    }
+            .keep_alive_timeout(Duration::from_secs(10)),
+    )
 }
 
 #[cfg(test)]
@@ -216,6 +295,15 @@ mod tests {
         check(&[address, token, (DEADLINE_MS, "2s")], Some(DEADLINE_MS));
         check(&[address, token, (DEADLINE_MS, "0")], Some("deadline"));
         check(&[(ADDRESS, "127.0.0.1:8081"), token], Some("address"));
+        check(
+            &[(ADDRESS, "http://10.0.0.1:8081, http://10.0.0.2:8081"), token],
+            None,
+        );
+        check(&[(ADDRESS, "http://10.0.0.1:8081,"), token], Some("address"));
+        for (_, variable) in ADDRESSES {
+            check(&[address, token, (variable, "http://quota:8081")], None);
+            check(&[address, token, (variable, "quota:8081")], Some(ADDRESS_OF));
+        }
         check(&[address, (TOKEN, "hunter2\nx")], Some("token"));
         check(&[address, (TOKEN, " ")], Some("token"));
     }
@@ -224,9 +312,15 @@ mod tests {
     fn every_variable_is_a_key_of_the_section_and_no_other_is() {
         let variables = crate::DEFAULTS.lines().filter_map(|line| {
             let (key, _) = line.split_once(" = ").filter(|_| !line.starts_with('#'))?;
-            Some(format!("OCTROI_CLIENT__{}", key.to_uppercase()))
+            Some(format!(
+                "OCTROI_CLIENT__{}",
+                key.to_uppercase().replace('.', "__")
+            ))
         });
-        assert!(variables.eq([ADDRESS, TOKEN, TOKEN_FILE, DEADLINE_MS]));
+        let known = [ADDRESS]
+            .into_iter()
+            .chain(ADDRESSES.map(|(_, variable)| variable));
+        assert!(variables.eq(known.chain([TOKEN, TOKEN_FILE, DEADLINE_MS])));
         let deadline = format!("deadline_ms = {}\n", DEADLINE.as_millis());
         assert!(crate::DEFAULTS.contains(&deadline));
     }

@@ -1,7 +1,8 @@
-//! The channel under every client: token, deadline, repetition.
+//! The channel under every client: token, deadline, who is asked, repetition.
 
 use std::{
     fmt,
+    sync::Arc,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -13,14 +14,24 @@ use http_body_util::{BodyExt as _, Full};
 use tonic::{Code, Status, body::Body, transport};
 use tower::Service;
 
-use crate::{Refusal as _, retry};
+use crate::{
+    Refusal as _, frame,
+    replicas::{Replica, Replicas},
+    retry,
+};
 
 const TIMEOUT: &str = "grpc-timeout";
 
-/// The connection to the services, shared by all clients.
+/// Marks the answer to a call that was sent more than once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SentAgain;
+
+/// The connections to the replicas of services, shared by all clients.
 #[derive(Clone)]
-pub struct Channel {
-    connection: transport::Channel,
+pub struct Channel(Arc<Shared>);
+
+struct Shared {
+    replicas: Arc<Replicas>,
     authorization: HeaderValue,
     deadline: Duration,
     attempts_max: u32,
@@ -29,24 +40,30 @@ pub struct Channel {
 impl fmt::Debug for Channel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Channel")
-            .field("deadline", &self.deadline)
+            .field("replicas", &self.0.replicas)
+            .field("deadline", &self.0.deadline)
             .finish_non_exhaustive()
     }
 }
 
 impl Channel {
     pub(crate) fn new(
-        connection: transport::Channel,
+        replicas: Arc<Replicas>,
         authorization: HeaderValue,
         deadline: Duration,
         attempts_max: u32,
     ) -> Self {
-        Self {
-            connection,
+        Self(Arc::new(Shared {
+            replicas,
             authorization,
             deadline,
             attempts_max,
-        }
+        }))
+    }
+
+    /// How long a call may take that says no deadline of its own.
+    pub(crate) fn deadline(&self) -> Duration {
+        self.0.deadline
     }
 }
 
@@ -63,7 +80,7 @@ impl Service<Request<Body>> for Channel {
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         request
             .headers_mut()
-            .insert(header::AUTHORIZATION, self.authorization.clone());
+            .insert(header::AUTHORIZATION, self.0.authorization.clone());
         let channel = self.clone();
         Box::pin(async move {
             // A call that says its own deadline has that one.
@@ -71,73 +88,119 @@ impl Service<Request<Body>> for Channel {
                 .headers()
                 .get(TIMEOUT)
                 .and_then(|value| parse_timeout(value.to_str().ok()?));
-            let deadline = asked.unwrap_or(channel.deadline);
-            match tokio::time::timeout(deadline, channel.attempts(request, deadline)).await {
-                Ok(answer) => answer,
-                Err(_) => Err(deadline_passed()),
+            if retry::is_stream(request.uri().path()) {
+                return channel.stream(request).await;
             }
+            let deadline = asked.unwrap_or(channel.0.deadline);
+            channel.attempts(request, deadline).await
         })
     }
 }
 
 impl Channel {
-    /// Sends the call until it is answered, refused for good, or out of attempts.
-    async fn attempts(
-        mut self,
-        request: Request<Body>,
-        deadline: Duration,
-    ) -> Result<Response<Body>, Status> {
-        let start = Instant::now();
-        let (head, body) = request.into_parts();
-        let body = body.collect().await?.to_bytes();
-        let mut attempt = 1;
-        loop {
-            let left = deadline.saturating_sub(start.elapsed());
-            let answer = match self.attempt(&head, body.clone(), left).await {
-                // The transport has the same deadline, and calls its end a cancellation.
-                Err(status) if status.code() == Code::Cancelled && start.elapsed() >= deadline => {
-                    return Err(deadline_passed());
-                }
-                // So it calls a connection that closed before the call was sent, too.
-                Err(status) if status.code() == Code::Cancelled => Err(connection_closed(status)),
-                answer => answer,
-            };
-            let refusal = match &answer {
-                Ok(response) => {
-                    Status::from_header_map(response.headers()).filter(|status| status.code() != Code::Ok)
-                }
-                Err(status) => Some(status.clone()),
-            };
-            let Some(refusal) = refusal else { return answer };
-            if attempt >= self.attempts_max || !retry::is_worth_it(head.uri.path(), &refusal) {
-                return answer;
-            }
-            attempt += 1;
-            let pause = retry::pause(attempt, refusal.retry_after());
-            if start.elapsed() + pause >= deadline {
-                // The refusal says more than a passed deadline would.
-                return answer;
-            }
-            tokio::time::sleep(pause).await;
-        }
-    }
-
-    async fn attempt(
-        &mut self,
-        head: &http::request::Parts,
-        body: Bytes,
-        left: Duration,
-    ) -> Result<Response<Body>, Status> {
-        let mut request = Request::from_parts(head.clone(), Body::new(Full::new(body)));
-        // The service is told what is left, so that it stops when nobody waits any more.
-        if let Ok(timeout) = HeaderValue::try_from(to_timeout(left)) {
-            request.headers_mut().insert(TIMEOUT, timeout);
-        }
-        let ready = tower::ServiceExt::ready(&mut self.connection)
+    /// Sends what the caller says as it says it, for as long as that takes: nobody could say it again.
+    async fn stream(self, request: Request<Body>) -> Result<Response<Body>, Status> {
+        let mut replica = self.choose(None, &[])?;
+        let ready = tower::ServiceExt::ready(&mut replica.connection)
             .await
             .map_err(status_of)?;
         ready.call(request).await.map_err(status_of)
     }
+
+    fn choose(&self, account: Option<&[u8]>, tried: &[Replica]) -> Result<Replica, Status> {
+        let replica = self.0.replicas.choose(account, tried);
+        replica.ok_or_else(|| Status::unavailable("there is no replica"))
+    }
+
+    /// Sends the call until it is answered, refused for good, or out of attempts.
+    async fn attempts(self, request: Request<Body>, deadline: Duration) -> Result<Response<Body>, Status> {
+        let start = Instant::now();
+        let (head, body) = request.into_parts();
+        let method = head.uri.path();
+        let mut body = body.collect().await?.to_bytes();
+        let mut tried = Vec::new();
+        loop {
+            let left = deadline.saturating_sub(start.elapsed());
+            let mut replica = self.choose(frame::account_of(method, &body), &tried)?;
+            let attempt = u32::try_from(tried.len()).unwrap_or(u32::MAX).saturating_add(1);
+            let is_last = attempt >= self.0.attempts_max || !retry::may_be_repeated(method);
+            // Where another may answer, a silent one has not all of the time.
+            let patience = if is_last || !self.0.replicas.are_many() {
+                left
+            } else {
+                left / 2
+            };
+            let answer =
+                tokio::time::timeout(patience, attempt_at(&mut replica, &head, body.clone(), left)).await;
+            let answer = answer.unwrap_or_else(|_| Err(Status::unavailable("a replica does not answer")));
+            if answer.is_err() {
+                self.0.replicas.suspect(&replica);
+                if start.elapsed() >= deadline {
+                    return Err(deadline_passed());
+                }
+            }
+            let Some(refusal) = refusal_of(&answer) else {
+                return answer.map(|response| marked(response, attempt));
+            };
+            if attempt >= self.0.attempts_max || !retry::is_worth_it(method, &refusal) {
+                return answer;
+            }
+            let mut pause = retry::pause(attempt + 1, refusal.retry_after());
+            if !retry::is_refused_at_once(&refusal) {
+                let repeat = frame::as_repeat(method, &body);
+                if repeat.len() > body.len() {
+                    // What one replica took from memory, another knows only a moment later.
+                    pause = pause.max(retry::KNOWN_ELSEWHERE);
+                }
+                body = repeat;
+            }
+            if start.elapsed() + pause >= deadline {
+                // The refusal says more than a passed deadline would.
+                return answer;
+            }
+            tried.push(replica);
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
+/// What an answer refuses; none where it does not.
+fn refusal_of(answer: &Result<Response<Body>, Status>) -> Option<Status> {
+    match answer {
+        Ok(response) => {
+            Status::from_header_map(response.headers()).filter(|status| status.code() != Code::Ok)
+        }
+        Err(status) => Some(status.clone()),
+    }
+}
+
+/// Says of the answer to a later attempt that it is one.
+fn marked(mut response: Response<Body>, attempt: u32) -> Response<Body> {
+    if attempt > 1 {
+        response.extensions_mut().insert(SentAgain);
+    }
+    response
+}
+
+async fn attempt_at(
+    replica: &mut Replica,
+    head: &http::request::Parts,
+    body: Bytes,
+    left: Duration,
+) -> Result<Response<Body>, Status> {
+    let mut request = Request::from_parts(head.clone(), Body::new(Full::new(body)));
+    // The service is told what is left, so that it stops when nobody waits any more.
+    if let Ok(timeout) = HeaderValue::try_from(to_timeout(left)) {
+        request.headers_mut().insert(TIMEOUT, timeout);
+    }
+    let ready = tower::ServiceExt::ready(&mut replica.connection)
+        .await
+        .map_err(status_of)?;
+    ready.call(request).await.map_err(|error| match status_of(error) {
+        // What the transport calls a cancellation is a connection that closed before the call was sent.
+        status if status.code() == Code::Cancelled => connection_closed(status),
+        status => status,
+    })
 }
 
 fn deadline_passed() -> Status {
@@ -147,7 +210,7 @@ fn deadline_passed() -> Status {
 /// Nobody cancelled the call: whoever would have answered is gone.
 fn connection_closed(status: Status) -> Status {
     let mut closed = Status::unavailable("the connection was closed");
-    closed.set_source(std::sync::Arc::new(status));
+    closed.set_source(Arc::new(status));
     closed
 }
 
@@ -176,149 +239,4 @@ fn parse_timeout(text: &str) -> Option<Duration> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::{Arc, Mutex};
-
-    use octroi_proto::account::v1::{GetAccountRequest, SignInRequest};
-    use tonic::transport::Server;
-
-    use super::*;
-    use crate::{Client, refusal::tests::refusal};
-
-    /// Answers every call with the next of its statuses, then with NOT_FOUND, and notes what it was asked.
-    #[derive(Clone, Default)]
-    struct Fake {
-        answers: Arc<Mutex<Vec<Status>>>,
-        calls: Arc<Mutex<Vec<http::HeaderMap>>>,
-    }
-
-    impl Service<Request<Body>> for Fake {
-        type Response = Response<Body>;
-        type Error = std::convert::Infallible;
-        type Future = std::future::Ready<Result<Response<Body>, Self::Error>>;
-
-        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn call(&mut self, request: Request<Body>) -> Self::Future {
-            self.calls
-                .lock()
-                .expect("no panic")
-                .push(request.headers().clone());
-            let mut answers = self.answers.lock().expect("no panic");
-            let status = if answers.is_empty() {
-                Status::not_found("end")
-            } else {
-                answers.remove(0)
-            };
-            std::future::ready(Ok(status.into_http()))
-        }
-    }
-
-    impl tonic::server::NamedService for Fake {
-        const NAME: &'static str = "octroi.account.v1.AccountService";
-    }
-
-    async fn client(answers: Vec<Status>) -> (Client, Fake) {
-        let fake = Fake {
-            answers: Arc::new(Mutex::new(answers)),
-            calls: Arc::default(),
-        };
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
-            .await
-            .expect("a free port");
-        let address = listener.local_addr().expect("bound");
-        let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
-        tokio::spawn(
-            Server::builder()
-                .add_service(fake.clone())
-                .serve_with_incoming(incoming),
-        );
-        let client = Client::builder(format!("http://{address}"))
-            .token("token")
-            .deadline(Duration::from_secs(5));
-        (client.build().expect("a client"), fake)
-    }
-
-    async fn check(answers: Vec<Status>, calls: usize, code: Code) {
-        let (client, fake) = client(answers).await;
-        let status = client
-            .account()
-            .get_account(GetAccountRequest::default())
-            .await
-            .expect_err("a refusal");
-        assert_eq!(status.code(), code);
-        assert_eq!(fake.calls.lock().expect("no panic").len(), calls);
-    }
-
-    #[tokio::test]
-    async fn what_may_be_repeated_is_sent_again_until_it_is_answered() {
-        let away = || refusal(Code::Unavailable, "DATABASE_UNAVAILABLE", None);
-        check(vec![away()], 2, Code::NotFound).await;
-        check(vec![away(), away(), away(), away()], 3, Code::Unavailable).await;
-        check(vec![Status::internal("fault")], 1, Code::Internal).await;
-        // Who is told to wait longer than the deadline does not wait at all.
-        let later = refusal(Code::Unavailable, "NOT_READY", Some(Duration::from_secs(60)));
-        check(vec![later], 1, Code::Unavailable).await;
-    }
-
-    #[tokio::test]
-    async fn what_may_act_twice_is_sent_once() {
-        let (client, fake) = client(vec![refusal(Code::Unavailable, "DATABASE_UNAVAILABLE", None)]).await;
-        let status = client
-            .account()
-            .sign_in(SignInRequest::default())
-            .await
-            .expect_err("a refusal");
-        assert_eq!(status.code(), Code::Unavailable);
-        assert_eq!(fake.calls.lock().expect("no panic").len(), 1);
-    }
-
-    #[tokio::test]
-    async fn every_call_carries_the_token_and_what_is_left_of_its_deadline() {
-        let (client, fake) = client(vec![]).await;
-        let mut request = tonic::Request::new(GetAccountRequest::default());
-        request.set_timeout(Duration::from_millis(700));
-        drop(client.account().get_account(request).await);
-        drop(client.account().get_account(GetAccountRequest::default()).await);
-        let calls = fake.calls.lock().expect("no panic");
-        let left = |index: usize| {
-            let header: &http::HeaderMap = &calls[index];
-            assert_eq!(header["authorization"], "Bearer token");
-            parse_timeout(header[TIMEOUT].to_str().expect("ASCII")).expect("a timeout")
-        };
-        assert!(left(0) <= Duration::from_millis(700) && left(0) > Duration::from_millis(100));
-        assert!(left(1) <= Duration::from_secs(5) && left(1) > Duration::from_secs(1));
-    }
-
-    #[tokio::test]
-    async fn a_call_that_nobody_answers_ends_at_its_deadline() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
-            .await
-            .expect("a free port");
-        let address = listener.local_addr().expect("bound");
-        let client = Client::builder(format!("http://{address}"))
-            .token("token")
-            .deadline(Duration::from_millis(50));
-        let client = client.build().expect("a client");
-        let start = Instant::now();
-        let status = client
-            .account()
-            .get_account(GetAccountRequest::default())
-            .await
-            .expect_err("late");
-        assert_eq!(status.code(), Code::DeadlineExceeded);
-        assert!(start.elapsed() < Duration::from_secs(2));
-    }
-
-    #[test]
-    fn a_timeout_is_written_as_it_is_read() {
-        for (left, expected) in [(0, 1), (1, 1), (1_000, 1), (1_001, 2), (5_000_000, 5_000)] {
-            let text = to_timeout(Duration::from_micros(left));
-            assert_eq!(parse_timeout(&text), Some(Duration::from_millis(expected)));
-        }
-        assert_eq!(parse_timeout(""), None);
-        assert_eq!(parse_timeout("5x"), None);
-    }
-}
+mod tests;

@@ -25,7 +25,10 @@
 
 mod builder;
 mod channel;
+mod frame;
+pub mod protect;
 mod refusal;
+mod replicas;
 mod retry;
 
 use octroi_proto::{
@@ -35,9 +38,10 @@ use octroi_proto::{
     quota::v1::quota_service_client::QuotaServiceClient, usage::v1::usage_service_client::UsageServiceClient,
 };
 
-pub use builder::{Builder, ConfigError};
+pub use builder::{Builder, ConfigError, Service};
 pub use channel::Channel;
 pub use octroi_proto as proto;
+pub use protect::{Meter, Quota, QuotaLayer};
 pub use refusal::{FieldViolation, Refusal};
 pub use retry::{MAY_BE_REPEATED, may_be_repeated};
 
@@ -45,12 +49,16 @@ pub use retry::{MAY_BE_REPEATED, may_be_repeated};
 /// `client.token_file` is `OCTROI_CLIENT__TOKEN_FILE`.
 pub const DEFAULTS: &str = include_str!("../defaults.toml");
 
-/// Hands out the clients of the services at one address.
+/// Hands out the clients of the services.
 ///
-/// It is cheap to clone, and so is every client that it hands out: all of them share one connection.
+/// It is cheap to clone, and so is every client that it hands out: all of them share one set of connections.
 #[derive(Clone, Debug)]
 pub struct Client {
-    channel: Channel,
+    account: Channel,
+    billing: Channel,
+    notification: Channel,
+    quota: Channel,
+    usage: Channel,
 }
 
 impl Client {
@@ -70,31 +78,31 @@ impl Client {
     /// Accounts, members, sessions, API keys.
     #[must_use]
     pub fn account(&self) -> AccountServiceClient<Channel> {
-        AccountServiceClient::new(self.channel.clone())
+        AccountServiceClient::new(self.account.clone())
     }
 
     /// May this account do this now?
     #[must_use]
     pub fn quota(&self) -> QuotaServiceClient<Channel> {
-        QuotaServiceClient::new(self.channel.clone())
+        QuotaServiceClient::new(self.quota.clone())
     }
 
     /// The ledger of what was used.
     #[must_use]
     pub fn usage(&self) -> UsageServiceClient<Channel> {
-        UsageServiceClient::new(self.channel.clone())
+        UsageServiceClient::new(self.usage.clone())
     }
 
     /// Plans and subscriptions.
     #[must_use]
     pub fn billing(&self) -> BillingServiceClient<Channel> {
-        BillingServiceClient::new(self.channel.clone())
+        BillingServiceClient::new(self.billing.clone())
     }
 
     /// What people were told.
     #[must_use]
     pub fn notification(&self) -> NotificationServiceClient<Channel> {
-        NotificationServiceClient::new(self.channel.clone())
+        NotificationServiceClient::new(self.notification.clone())
     }
 }
 

@@ -10,6 +10,8 @@ use crate::Refusal as _;
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(25);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// After how long every replica recognises a request that another one answered from memory.
+pub(crate) const KNOWN_ELSEWHERE: Duration = Duration::from_millis(100);
 
 /// The methods that change nothing, or that change the same once however often they come: by their request
 /// id, their event id, their version or their nature.
@@ -67,13 +69,25 @@ pub fn may_be_repeated(method: &str) -> bool {
     MAY_BE_REPEATED.contains(&method)
 }
 
+/// The methods whose caller goes on saying more. What was sent on a stream is gone with it, and it has no deadline.
+const STREAMS: &[&str] = &["/octroi.quota.v1.QuotaService/CheckQuotaStream"];
+
+/// Whether the caller of `method` goes on saying more.
+pub(crate) fn is_stream(method: &str) -> bool {
+    STREAMS.contains(&method)
+}
+
+/// Whether the service refused before anything was begun, so that even what may not be repeated may be sent again.
+pub(crate) fn is_refused_at_once(status: &Status) -> bool {
+    matches!(
+        status.reason(),
+        Some(ErrorReason::Overloaded | ErrorReason::NotReady)
+    )
+}
+
 /// Whether `method` may be sent again after this refusal.
 pub(crate) fn is_worth_it(method: &str, status: &Status) -> bool {
-    match status.reason() {
-        // Refused before anything was begun, so even what may not be repeated may be sent again.
-        Some(ErrorReason::Overloaded | ErrorReason::NotReady) => true,
-        _ => status.code() == Code::Unavailable && may_be_repeated(method),
-    }
+    is_refused_at_once(status) || (status.code() == Code::Unavailable && may_be_repeated(method))
 }
 
 /// How long to wait before attempt `next` (from 2): a random part of a bound that doubles, so that clients
@@ -98,29 +112,27 @@ mod tests {
     use crate::refusal::tests::refusal;
 
     /// What may act twice when it comes twice.
-    const ONCE: [&str; 5] = [
+    const ONCE: [&str; 4] = [
         "/octroi.account.v1.AccountService/CreateApiKey",
         "/octroi.account.v1.AccountService/SignIn",
         "/octroi.account.v1.AccountService/SignUp",
         "/octroi.account.v1.AccountService/UpsertAccount",
-        // What was sent on a stream is gone with it.
-        "/octroi.quota.v1.QuotaService/CheckQuotaStream",
     ];
 
     #[test]
     fn every_method_of_the_contracts_was_judged() {
         let set =
             prost_types::FileDescriptorSet::decode(octroi_proto::FILE_DESCRIPTOR_SET).expect("descriptors");
-        let mut methods = Vec::new();
+        let (mut methods, mut streams) = (Vec::new(), Vec::new());
         for file in &set.file {
             for service in &file.service {
                 for method in &service.method {
-                    methods.push(format!(
-                        "/{}.{}/{}",
-                        file.package(),
-                        service.name(),
-                        method.name()
-                    ));
+                    let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
+                    if method.client_streaming() {
+                        streams.push(path);
+                    } else {
+                        methods.push(path);
+                    }
                 }
             }
         }
@@ -132,6 +144,7 @@ mod tests {
             .collect();
         judged.sort();
         assert_eq!(judged, methods);
+        assert_eq!(STREAMS, streams);
     }
 
     #[test]

@@ -17,10 +17,11 @@ pub enum LimitMode {
 }
 
 /// What a limit does while its counters cannot be reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UnreachablePolicy {
     /// Refuse until they are back.
+    #[default]
     Deny,
     /// Spend only what was granted to this replica before.
     Lease,

@@ -3,7 +3,7 @@
 //! `[client]` says where a fleet is and as whom it is called, for the command line as for every program.
 //! What it does not say comes from the configuration that the fleet itself is run with.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use octroi_kit::{
     config::{ConfigError, Grpc, Links as LinksSection, Loader, Secret, Section},
@@ -22,8 +22,11 @@ const DEADLINE_MS_MAX: u64 = 60_000;
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Client {
-    /// Where the fleet is; empty means where the rest of the configuration says.
+    /// Where the fleet is, one address or several with commas between; empty means where the rest of the configuration
+    /// says.
     pub address: String,
+    /// Where services are that are elsewhere, by their names.
+    pub addresses: BTreeMap<String, String>,
     /// The service token.
     pub token: Secret,
     /// The file that holds the service token; empty means none.
@@ -34,8 +37,9 @@ pub struct Client {
 
 impl Section for Client {
     fn validate(&self) -> Result<(), ConfigError> {
-        let has_scheme = self.address.starts_with("http://") || self.address.starts_with("https://");
-        if !self.address.is_empty() && !has_scheme {
+        let has_scheme = |address: &str| address.starts_with("http://") || address.starts_with("https://");
+        let is_wrong = |address: &String| !address.is_empty() && !has_scheme(address);
+        if is_wrong(&self.address) || self.addresses.values().any(is_wrong) {
             let problem = "must be an address such as http://127.0.0.1:8081, or empty";
             return Err(ConfigError::new("client.address", problem));
         }
@@ -81,7 +85,7 @@ impl Client {
 /// # Errors
 /// [`ConfigError`] where an address is none or there is no token.
 pub fn link(loader: &Loader, service: Service) -> Result<Link, ConfigError> {
-    match client_link(loader)? {
+    match client_link(loader, Some(service))? {
         Some(link) => Ok(link),
         None => links(loader)?.to(service.name(), CALLER),
     }
@@ -92,17 +96,23 @@ pub fn link(loader: &Loader, service: Service) -> Result<Link, ConfigError> {
 /// # Errors
 /// [`ConfigError`] where an address is none or there is no token.
 pub fn link_to_any(loader: &Loader) -> Result<Link, ConfigError> {
-    match client_link(loader)? {
+    match client_link(loader, None)? {
         Some(link) => Ok(link),
         None => links(loader)?.to_any(CALLER),
     }
 }
 
-/// The way that `[client]` describes; none where it does not say where the fleet is.
-fn client_link(loader: &Loader) -> Result<Option<Link>, ConfigError> {
+/// The way that `[client]` describes; none where it does not say where the fleet, or this service of it, is. Of several
+/// replicas it is the first: the command line asks seldom.
+fn client_link(loader: &Loader, service: Option<Service>) -> Result<Option<Link>, ConfigError> {
     let client: Client = loader.section("client")?;
     let token = client.token()?;
-    if client.address.is_empty() {
+    let of_service = service.and_then(|service| client.addresses.get(service.name()));
+    let addresses = of_service
+        .filter(|address| !address.is_empty())
+        .unwrap_or(&client.address);
+    let address = addresses.split(',').next().unwrap_or_default().trim();
+    if address.is_empty() {
         return match token {
             // A token for another fleet is not shown to this one.
             Some(_) => Err(ConfigError::new("client.address", "is not set, and a token is")),
@@ -113,7 +123,7 @@ fn client_link(loader: &Loader) -> Result<Option<Link>, ConfigError> {
         Some(token) => token,
         None => config::auth(loader, &loader.section::<PathBuf>("data_dir")?)?.token_of(CALLER)?,
     };
-    Link::remote(&client.address, &token)
+    Link::remote(address, &token)
         .map(Some)
         .map_err(|error| ConfigError::new("client", error.problem))
 }

@@ -8,8 +8,8 @@ mod overrides;
 use octroi_core::{AccountId, FeatureSlug, MetricSlug, RequestId, ServiceError, Units, Violations};
 use octroi_kit::convert::{
     from_proto_entitlements, from_proto_feature_plans, from_proto_metric, from_proto_stage, from_proto_time,
-    to_proto_entitlements, to_proto_feature_plans, to_proto_mode, to_proto_period, to_proto_stage,
-    to_proto_time,
+    to_proto_entitlements, to_proto_feature_plans, to_proto_mode, to_proto_period, to_proto_policy,
+    to_proto_stage, to_proto_time,
 };
 use octroi_kit::db::as_stored;
 use octroi_proto::quota::v1 as proto;
@@ -191,6 +191,7 @@ pub fn to_proto_limit_status(status: &LimitStatus) -> proto::LimitStatus {
         overage: status.overage.get(),
         would_deny: status.would_deny,
         stage_factor_percent: status.stage_factor_percent,
+        unreachable_policy: to_proto_policy(status.unreachable_policy),
     }
 }
 

@@ -11,7 +11,6 @@ mod error;
 mod escrow;
 mod grpc;
 mod hold_id;
-mod journal;
 pub mod redis;
 mod service;
 mod store;
@@ -21,6 +20,7 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use jiff::SignedDuration;
+use octroi_journal::Journal;
 use octroi_kit::{
     component::{Component, Context, Grpc, Task},
     db::Db,
@@ -40,7 +40,6 @@ use self::{
     decisions::Decisions,
     escrow::Escrow,
     hold_id::HoldIds,
-    journal::Journal,
     redis::Redis,
     service::{Memories, Service},
 };

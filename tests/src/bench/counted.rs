@@ -52,6 +52,12 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
+/// How many pieces this process has asked for so far.
+#[must_use]
+pub fn so_far() -> u64 {
+    COUNT.load(Ordering::Relaxed)
+}
+
 fn file_of(pid: u32) -> PathBuf {
     std::env::temp_dir().join(format!("{PROGRAM}-{pid}"))
 }
@@ -65,7 +71,7 @@ pub fn say() -> Result<()> {
     let say = move || {
         loop {
             // Where it cannot be written, whoever reads it says so.
-            let _ = std::fs::write(&path, COUNT.load(Ordering::Relaxed).to_string());
+            let _ = std::fs::write(&path, so_far().to_string());
             thread::sleep(SAID_EVERY);
         }
     };

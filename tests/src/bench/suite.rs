@@ -21,6 +21,7 @@ mod durable;
 mod edge;
 mod holds;
 mod lasting;
+mod layer;
 mod memory;
 mod point;
 mod replicas;
@@ -82,6 +83,8 @@ pub enum Group {
     Memory,
     /// Copies in Redis.
     Cache,
+    /// Routes of another program behind a layer.
+    Layer,
 }
 
 /// A run of the bench.
@@ -155,6 +158,7 @@ impl Bench {
             Group::Allocations => allocations::run(self),
             Group::Memory => memory::run(self),
             Group::Cache => cache::run(self),
+            Group::Layer => layer::run(self),
         }
     }
 

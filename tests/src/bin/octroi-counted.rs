@@ -4,12 +4,15 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use octroi_fleet::cli::{self, Cli};
-use octroi_tests::bench::{counted, route};
+use octroi_tests::bench::{counted, layer, route};
 
 #[global_allocator]
 static MEMORY: counted::Counting = counted::Counting;
 
 fn main() -> anyhow::Result<ExitCode> {
+    if layer::count_if_asked()? {
+        return Ok(ExitCode::SUCCESS);
+    }
     counted::say()?;
     if route::serve_if_asked()? {
         return Ok(ExitCode::SUCCESS);

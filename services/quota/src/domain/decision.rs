@@ -132,6 +132,10 @@ pub struct LimitStatus {
     pub would_deny: bool,
     /// The share that the stage leaves, in percent.
     pub stage_factor_percent: u32,
+    /// What the limit does while whoever decides cannot be reached. Decisions that were written down before it was told
+    /// are without.
+    #[serde(default)]
+    pub unreachable_policy: UnreachablePolicy,
 }
 
 /// The answer to a check.
@@ -178,6 +182,7 @@ pub fn status(asked: &Asked, level: Level, would_deny: bool) -> LimitStatus {
         overage: used.saturating_sub(limit.amount),
         would_deny,
         stage_factor_percent: asked.effective.stage_factor_percent,
+        unreachable_policy: limit.unreachable_policy,
     }
 }
 

@@ -10,6 +10,7 @@ use std::{
 
 use futures::{StreamExt as _, stream};
 use octroi_core::{AccountId, Charge, ErrorKind, ServiceError as _, UnreachablePolicy};
+use octroi_journal::{Entry, JournalError};
 use octroi_kit::status::Upstream;
 use octroi_proto::{
     errors::v1::ErrorReason,
@@ -25,12 +26,7 @@ use super::{
     ledger::{LedgerAnswer, Request},
     question::Question,
 };
-use crate::{
-    convert::from_proto_charge,
-    domain::decision::goes_on_without,
-    error::Error,
-    journal::{Entry, JournalError},
-};
+use crate::{convert::from_proto_charge, domain::decision::goes_on_without, error::Error};
 
 /// How long the ledger may take where the policy of a limit does not need it, or a denial.
 pub(super) const PATIENCE: Duration = Duration::from_millis(500);
@@ -185,8 +181,8 @@ impl Service {
         }
     }
 
-    async fn tell_entry(&self, entry: Entry) -> Told {
-        let request = entry.request;
+    async fn tell_entry(&self, entry: Entry<TrackUsageBatchRequest>) -> Told {
+        let request = entry.message;
         let mut refused = BTreeSet::new();
         let told = loop {
             match self.tell_ledger(without(&request, &refused)).await {

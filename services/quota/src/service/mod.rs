@@ -24,8 +24,9 @@ mod window_teller;
 use std::sync::Arc;
 
 use octroi_core::AccountId;
+use octroi_journal::Journal;
 use octroi_kit::{db::Db, directory::Directory, link::Link};
-use octroi_proto::usage::v1::usage_service_client::UsageServiceClient;
+use octroi_proto::usage::v1::{TrackUsageBatchRequest, usage_service_client::UsageServiceClient};
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
@@ -43,7 +44,6 @@ use crate::{
     cache::Cache,
     decisions::Decisions,
     escrow::Escrow,
-    journal::Journal,
     turns::Turns,
 };
 
@@ -62,7 +62,7 @@ pub struct Service {
     /// Answers of all replicas.
     answers: Answers,
     cache: Cache,
-    journal: Journal,
+    journal: Journal<TrackUsageBatchRequest>,
     /// Whether the ledger is away.
     reach: Arc<Reach>,
     turns: Turns<(AccountId, RequestKey)>,
@@ -80,7 +80,7 @@ pub struct Memories {
     /// Copies of what the database says.
     pub cache: Cache,
     /// Decisions that the ledger must hear of yet.
-    pub journal: Journal,
+    pub journal: Journal<TrackUsageBatchRequest>,
     /// Decisions, to explain them.
     pub decisions: Decisions,
     /// Requests that were answered before the ledger had them.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use octroi_proto::{
-    common::v1::{LimitMode, Period},
+    common::v1::{LimitMode, Period, UnreachablePolicy},
     quota::v1::{
         CheckQuotaBatchRequest, CheckQuotaBatchResponse, CheckQuotaRequest, CheckQuotaResponse,
         CheckQuotaResult, CheckQuotaStreamRequest, CheckQuotaStreamResponse, LimitStatus,
@@ -68,6 +68,7 @@ fn limit(period: Period, limit: u64, start_s: i64, length_s: i64) -> LimitStatus
         window_end_time: at(start_s + length_s),
         mode: LimitMode::Hard.into(),
         stage_factor_percent: 100,
+        unreachable_policy: UnreachablePolicy::Deny.into(),
         ..LimitStatus::default()
     }
 }

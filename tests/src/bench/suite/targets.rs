@@ -43,6 +43,10 @@ const WANTED: &[Wanted] = &[
     (Group::Memory, "1,000,000 accounts: resident memory", 1_000.0),
     (Group::Cache, "usage, a copy: of PostgreSQL alone", 5.0),
     (Group::Memory, "idle accounts: resident memory after as many others", 1.25),
+    (Group::Layer, "layer, taken before: of the call", 1.3),
+    (Group::Layer, "layer, held and committed: of the calls", 1.3),
+    (Group::Layer, "layer, taken before: allocations beyond the call", 0.0),
+    (Group::Layer, "layer, held and committed: allocations beyond the calls", 0.0),
 ];
 
 /// The targets of some groups, and what holds for any of them.

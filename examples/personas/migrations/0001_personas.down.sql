@@ -1,0 +1,2 @@
+DROP TABLE place_to_return;
+DROP TABLE persona;

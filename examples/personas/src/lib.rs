@@ -1,0 +1,103 @@
+//! A small application of somebody who uses Octroi: personas that are made, listed, read, deleted and exported. What is
+//! Octroi's in it is one line on each route (`App::routes`), and giving back the place of what was deleted (`places`).
+//!
+//! It trusts the header `x-account-id`: a real one has a session there.
+
+mod accounts;
+mod exports;
+mod personas;
+pub mod places;
+mod problem;
+pub mod store;
+mod templates;
+
+use axum::{
+    Router,
+    extract::Request,
+    middleware::{Next, from_fn},
+    response::Response,
+    routing::{get, post},
+};
+use octroi_client::{Client, Quota};
+use sqlx::PgPool;
+use tokio::net::TcpListener;
+
+/// What handlers have.
+#[derive(Clone, Debug)]
+pub struct App {
+    /// Where personas are.
+    pub database: PgPool,
+    /// The fleet.
+    pub client: Client,
+}
+
+impl App {
+    /// The routes, and what protects each.
+    pub fn routes(self, quota: &Quota) -> Router {
+        // What is made counts twice: in this month, and among those that are there.
+        let create = quota.metric("personas.created").and_metric("personas.stored");
+        // An export is paid by the hundred rows; how many there are is known at its end.
+        let export = quota.metric("exports.run").amount_by_meter();
+        Router::new()
+            .route("/accounts", post(accounts::create))
+            .route(
+                "/personas",
+                post(personas::create)
+                    .route_layer(create.clone())
+                    .layer(from_fn(to_the_end)),
+            )
+            .route(
+                "/templates/{template}/personas",
+                post(templates::create)
+                    .route_layer(create.and_feature("premium.templates"))
+                    .layer(from_fn(to_the_end)),
+            )
+            .route(
+                "/exports/personas.csv",
+                get(exports::csv).route_layer(export.clone()),
+            )
+            .route("/exports/personas.json", get(exports::json).route_layer(export))
+            // What only reads is free, and what deletes gives back.
+            .route("/personas", get(personas::list))
+            .route("/personas/{id}", get(personas::read).delete(personas::delete))
+            .with_state(self)
+            // A handler that panics is an answer like any other failure, and nothing is counted for it.
+            .layer(tower_http::catch_panic::CatchPanicLayer::new())
+    }
+
+    /// Answers requests until the process ends.
+    ///
+    /// # Errors
+    /// Where connections cannot be accepted.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "an example, behind a gateway that has timeouts"
+    )]
+    pub async fn serve(self, listener: TcpListener, quota: &Quota) -> anyhow::Result<()> {
+        Ok(axum::serve(listener, self.routes(quota)).await?)
+    }
+}
+
+/// Serves a request to its end, also where whoever made it goes away: what is written is counted then, and nothing is
+/// counted that is not written.
+async fn to_the_end(request: Request, next: Next) -> Result<Response, problem::Problem> {
+    tokio::spawn(next.run(request))
+        .await
+        .map_err(|_| problem::fault())
+}
+
+/// Whose request it is.
+#[derive(Clone, Debug)]
+pub(crate) struct Account(pub(crate) String);
+
+impl<S: Sync> axum::extract::FromRequestParts<S> for Account {
+    type Rejection = problem::Problem;
+
+    async fn from_request_parts(
+        parts: &mut axum::http::request::Parts,
+        _: &S,
+    ) -> Result<Self, problem::Problem> {
+        let id = parts.headers.get("x-account-id").and_then(|id| id.to_str().ok());
+        id.map(|id| Self(id.to_owned())).ok_or_else(problem::nobody)
+    }
+}

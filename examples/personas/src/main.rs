@@ -1,0 +1,68 @@
+//! The program: an HTTP server beside the fleet.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use anyhow::Context as _;
+use clap::Parser;
+use octroi_client::{Client, Quota};
+use octroi_personas::{App, places, store};
+use tokio::net::TcpListener;
+
+/// Personas, behind Octroi. Where Octroi is and as whom it is called, `OCTROI_CLIENT__ADDRESS` and
+/// `OCTROI_CLIENT__TOKEN_FILE` say.
+#[derive(Debug, Parser)]
+#[command(name = "octroi-personas", version)]
+struct Arguments {
+    /// Where to listen.
+    #[arg(long, env = "PERSONAS_LISTEN", default_value = "127.0.0.1:8090")]
+    listen: SocketAddr,
+    /// The database, in which the schema `personas` is ours.
+    #[arg(long, env = "PERSONAS_DATABASE_URL", hide_env_values = true)]
+    database_url: String,
+    /// Where decisions wait that were made while Octroi was away.
+    #[arg(long, env = "PERSONAS_JOURNAL_DIR")]
+    journal_dir: Option<PathBuf>,
+}
+
+/// How long the end waits for what is not recorded yet.
+const CLOSE_MAX: Duration = Duration::from_secs(5);
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    let arguments = Arguments::parse();
+    let client = Client::from_env()?;
+    let mut quota = Quota::builder(&client).account_from_header("x-account-id");
+    if let Some(dir) = arguments.journal_dir {
+        quota = quota.journal_dir(dir);
+    }
+    let quota = quota.build().context("the journal cannot be opened")?;
+    let database = store::connect(&arguments.database_url).await?;
+    tokio::spawn(places::return_all(database.clone(), client.clone()));
+    let listener = TcpListener::bind(arguments.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}", arguments.listen))?;
+    tracing::info!(address = %listener.local_addr()?, "personas are served");
+    let app = App { database, client };
+    tokio::select! {
+        served = app.serve(listener, &quota) => served?,
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminated() => {}
+    }
+    // What was done is recorded before this ends.
+    let left = quota.close(CLOSE_MAX).await;
+    tracing::info!(left, "the application ended");
+    Ok(())
+}
+
+/// Waits until somebody ends the process in the usual way.
+async fn terminated() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut signal) => drop(signal.recv().await),
+        Err(error) => {
+            tracing::warn!(error = %error, "a request to end is not noticed");
+            std::future::pending().await
+        }
+    }
+}

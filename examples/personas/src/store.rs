@@ -1,0 +1,132 @@
+//! Personas in PostgreSQL, in a schema of their own.
+
+use std::str::FromStr as _;
+
+use anyhow::Context as _;
+use futures::{StreamExt as _, stream::BoxStream};
+use serde::Serialize;
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!();
+
+/// Somebody who was made up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, sqlx::FromRow)]
+pub struct Persona {
+    /// Its id.
+    pub id: Uuid,
+    /// Its name.
+    pub name: String,
+    /// What it was made of.
+    pub template: String,
+    /// When.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+}
+
+/// Connects, and makes the schema what this program expects.
+///
+/// # Errors
+/// Where the database cannot be reached or changed.
+pub async fn connect(url: &str) -> anyhow::Result<PgPool> {
+    let options = PgConnectOptions::from_str(url)?.options([("search_path", "personas")]);
+    let pool = PgPoolOptions::new()
+        .max_connections(8)
+        .connect_with(options)
+        .await?;
+    sqlx::query("CREATE SCHEMA IF NOT EXISTS personas")
+        .execute(&pool)
+        .await?;
+    MIGRATOR
+        .run(&pool)
+        .await
+        .context("the schema cannot be changed")?;
+    Ok(pool)
+}
+
+/// Makes a persona.
+///
+/// # Errors
+/// [`sqlx::Error`].
+pub async fn insert_persona(
+    pool: &PgPool,
+    account: &str,
+    name: &str,
+    template: &str,
+) -> Result<Persona, sqlx::Error> {
+    sqlx::query_as(
+        "INSERT INTO persona (id, account_id, name, template) VALUES ($1, $2, $3, $4)
+         RETURNING id, name, template, created_at",
+    )
+    .bind(Uuid::new_v4())
+    .bind(account)
+    .bind(name)
+    .bind(template)
+    .fetch_one(pool)
+    .await
+}
+
+/// The personas of an account, the oldest first.
+pub fn list_personas<'p>(pool: &'p PgPool, account: &'p str) -> BoxStream<'p, Result<Persona, sqlx::Error>> {
+    sqlx::query_as(
+        "SELECT id, name, template, created_at FROM persona WHERE account_id = $1 ORDER BY created_at, id",
+    )
+    .bind(account)
+    .fetch(pool)
+    .boxed()
+}
+
+/// One persona of an account.
+///
+/// # Errors
+/// [`sqlx::Error`].
+pub async fn find_persona(pool: &PgPool, account: &str, id: Uuid) -> Result<Option<Persona>, sqlx::Error> {
+    sqlx::query_as("SELECT id, name, template, created_at FROM persona WHERE account_id = $1 AND id = $2")
+        .bind(account)
+        .bind(id)
+        .fetch_optional(pool)
+        .await
+}
+
+/// Deletes a persona and writes down that its place is to be given back, both or neither. Answers whether there was one.
+///
+/// # Errors
+/// [`sqlx::Error`].
+pub async fn delete_persona(pool: &PgPool, account: &str, id: Uuid) -> Result<bool, sqlx::Error> {
+    let done = sqlx::query(
+        "WITH gone AS (DELETE FROM persona WHERE account_id = $1 AND id = $2 RETURNING id, account_id)
+         INSERT INTO place_to_return (persona_id, account_id) SELECT id, account_id FROM gone",
+    )
+    .bind(account)
+    .bind(id)
+    .execute(pool)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Places that are to be given back: the persona that had one, and its account.
+///
+/// # Errors
+/// [`sqlx::Error`].
+pub async fn list_places_to_return(pool: &PgPool, max: i64) -> Result<Vec<(Uuid, String)>, sqlx::Error> {
+    sqlx::query_as("SELECT persona_id, account_id FROM place_to_return ORDER BY persona_id LIMIT $1")
+        .bind(max)
+        .fetch_all(pool)
+        .await
+}
+
+/// Notes that a place was given back.
+///
+/// # Errors
+/// [`sqlx::Error`].
+pub async fn delete_place_to_return(pool: &PgPool, persona: Uuid) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM place_to_return WHERE persona_id = $1")
+        .bind(persona)
+        .execute(pool)
+        .await?;
+    Ok(())
+}
