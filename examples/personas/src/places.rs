@@ -1,5 +1,5 @@
 //! Places of personas that were deleted: given back to Octroi exactly once, whatever crashes in between, because what is to
-//! be given back is written with the deletion, and the id of the return is the persona's.
+//! be given back is written with the deletion, and the id of the return is the persona's, with how often it was refused.
 //!
 //! What an account has too much of after a downgrade would be chosen and deleted here as well: it is one more reason to
 //! call [`store::delete_persona`].
@@ -16,7 +16,10 @@ use octroi_client::{
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::{App, store};
+use crate::{
+    App,
+    store::{self, Place},
+};
 
 /// How often what is left is looked for.
 const EVERY: Duration = Duration::from_secs(1);
@@ -24,16 +27,19 @@ const EVERY: Duration = Duration::from_secs(1);
 const NEVER: [Option<ErrorReason>; 3] = [
     Some(ErrorReason::AccountClosed),
     Some(ErrorReason::AccountNotFound),
-    Some(ErrorReason::LevelBelowZero),
+    Some(ErrorReason::MetricNotFound),
 ];
 /// The most that is given back at a time.
 const AT_ONCE: i64 = 100;
 
 /// Gives back one place now. Where that fails, [`return_all`] does it.
 pub(crate) async fn return_one(app: &App, persona: Uuid, account: &str) {
-    if let Err(error) = try_return(&app.database, &app.client, persona, account).await {
-        tracing::warn!(error = %error, persona.id = %persona, "a place is given back later");
-    }
+    let place = Place {
+        persona_id: persona,
+        account_id: account.to_owned(),
+        refusals: 0,
+    };
+    try_return(&app.database, &app.client, &place).await;
 }
 
 /// Gives back what is left, for as long as the program runs.
@@ -47,30 +53,38 @@ pub async fn return_all(database: PgPool, client: Client) {
                 continue;
             }
         };
-        for (persona, account) in left {
-            if let Err(error) = try_return(&database, &client, persona, &account).await {
-                tracing::warn!(error = %error, persona.id = %persona, "a place is given back later");
-            }
+        for place in left {
+            try_return(&database, &client, &place).await;
         }
     }
 }
 
-async fn try_return(database: &PgPool, client: &Client, persona: Uuid, account: &str) -> anyhow::Result<()> {
+async fn try_return(database: &PgPool, client: &Client, place: &Place) {
+    if let Err(error) = return_place(database, client, place).await {
+        tracing::warn!(error = %error, persona.id = %place.persona_id, "a place is given back later");
+    }
+}
+
+async fn return_place(database: &PgPool, client: &Client, place: &Place) -> anyhow::Result<()> {
     let request = ReturnQuotaRequest {
-        account_id: account.to_owned(),
+        account_id: place.account_id.clone(),
         items: vec![CheckItem {
             metric: "personas.stored".to_owned(),
             amount: 1,
         }],
-        request_id: persona.to_string(),
+        request_id: format!("{}.{}", place.persona_id, place.refusals),
     };
     match client.quota().return_quota(request).await {
         Ok(_) => {}
-        // It would be refused again, and others wait behind it.
         Err(status) if NEVER.contains(&status.reason()) => {
-            tracing::error!(error = %status, persona.id = %persona, "a place is not given back");
+            tracing::error!(error = %status, persona.id = %place.persona_id, "a place is not given back");
+        }
+        // What was taken for it is not recorded yet: this request is refused for good, and the next is another.
+        Err(status) if status.reason() == Some(ErrorReason::LevelBelowZero) => {
+            store::count_refusal(database, place.persona_id).await?;
+            return Err(status.into());
         }
         Err(status) => return Err(status.into()),
     }
-    Ok(store::delete_place_to_return(database, persona).await?)
+    Ok(store::delete_place_to_return(database, place.persona_id).await?)
 }

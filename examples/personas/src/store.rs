@@ -108,15 +108,40 @@ pub async fn delete_persona(pool: &PgPool, account: &str, id: Uuid) -> Result<bo
     Ok(done.rows_affected() == 1)
 }
 
-/// Places that are to be given back: the persona that had one, and its account.
+/// A place that is to be given back.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct Place {
+    /// The persona that had it.
+    pub persona_id: Uuid,
+    /// Whose it was.
+    pub account_id: String,
+    /// How often it was refused for good.
+    pub refusals: i32,
+}
+
+/// Places that are to be given back, those first that were refused least often.
 ///
 /// # Errors
 /// [`sqlx::Error`].
-pub async fn list_places_to_return(pool: &PgPool, max: i64) -> Result<Vec<(Uuid, String)>, sqlx::Error> {
-    sqlx::query_as("SELECT persona_id, account_id FROM place_to_return ORDER BY persona_id LIMIT $1")
-        .bind(max)
-        .fetch_all(pool)
-        .await
+pub async fn list_places_to_return(pool: &PgPool, max: i64) -> Result<Vec<Place>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT persona_id, account_id, refusals FROM place_to_return ORDER BY refusals, persona_id LIMIT $1",
+    )
+    .bind(max)
+    .fetch_all(pool)
+    .await
+}
+
+/// Notes that giving a place back was refused.
+///
+/// # Errors
+/// [`sqlx::Error`].
+pub async fn count_refusal(pool: &PgPool, persona: Uuid) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE place_to_return SET refusals = refusals + 1 WHERE persona_id = $1")
+        .bind(persona)
+        .execute(pool)
+        .await?;
+    Ok(())
 }
 
 /// Notes that a place was given back.

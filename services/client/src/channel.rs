@@ -21,10 +21,8 @@ use crate::{
 };
 
 const TIMEOUT: &str = "grpc-timeout";
-
-/// Marks the answer to a call that was sent more than once.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct SentAgain;
+/// How long a replica says nothing, at the least, until it is believed to be silent.
+const SILENCE_MIN: Duration = Duration::from_millis(100);
 
 /// The connections to the replicas of services, shared by all clients.
 #[derive(Clone)]
@@ -123,24 +121,27 @@ impl Channel {
             let left = deadline.saturating_sub(start.elapsed());
             let mut replica = self.choose(frame::account_of(method, &body), &tried)?;
             let attempt = u32::try_from(tried.len()).unwrap_or(u32::MAX).saturating_add(1);
-            let is_last = attempt >= self.0.attempts_max || !retry::may_be_repeated(method);
+            let is_last = attempt >= self.0.attempts_max
+                || tried.len() + 1 >= self.0.replicas.count()
+                || !retry::may_be_repeated(method);
             // Where another may answer, a silent one has not all of the time.
-            let patience = if is_last || !self.0.replicas.are_many() {
-                left
-            } else {
-                left / 2
-            };
-            let answer =
-                tokio::time::timeout(patience, attempt_at(&mut replica, &head, body.clone(), left)).await;
-            let answer = answer.unwrap_or_else(|_| Err(Status::unavailable("a replica does not answer")));
-            if answer.is_err() {
-                self.0.replicas.suspect(&replica);
-                if start.elapsed() >= deadline {
-                    return Err(deadline_passed());
+            let patience = if is_last { left } else { left / 2 };
+            let answer = attempt_at(&mut replica, &head, body.clone(), left);
+            let answer = match tokio::time::timeout(patience, answer).await {
+                Ok(answer) => answer.inspect_err(|_| self.0.replicas.suspect(&replica)),
+                Err(_) => {
+                    // Who had next to no time has not been silent.
+                    if patience >= SILENCE_MIN {
+                        self.0.replicas.suspect(&replica);
+                    }
+                    Err(Status::unavailable("a replica does not answer"))
                 }
+            };
+            if answer.is_err() && start.elapsed() >= deadline {
+                return Err(deadline_passed());
             }
             let Some(refusal) = refusal_of(&answer) else {
-                return answer.map(|response| marked(response, attempt));
+                return answer;
             };
             if attempt >= self.0.attempts_max || !retry::is_worth_it(method, &refusal) {
                 return answer;
@@ -172,14 +173,6 @@ fn refusal_of(answer: &Result<Response<Body>, Status>) -> Option<Status> {
         }
         Err(status) => Some(status.clone()),
     }
-}
-
-/// Says of the answer to a later attempt that it is one.
-fn marked(mut response: Response<Body>, attempt: u32) -> Response<Body> {
-    if attempt > 1 {
-        response.extensions_mut().insert(SentAgain);
-    }
-    response
 }
 
 async fn attempt_at(

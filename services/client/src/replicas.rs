@@ -96,9 +96,9 @@ impl Replicas {
             .clone()
     }
 
-    /// Whether there is another one to ask.
-    pub(crate) fn are_many(&self) -> bool {
-        self.now().len() > 1
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.now().len()
     }
 
     /// Whom a call about `account` asks that was not `tried` before: the account's own replica, or the next in its order;

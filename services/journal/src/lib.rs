@@ -120,6 +120,8 @@ enum Job<T> {
     Append {
         message: T,
         bytes: Vec<u8>,
+        /// Counts until it is written, also where nobody waits for it any more.
+        room: Room<T>,
         written: oneshot::Sender<Result<(), JournalError>>,
     },
     /// Nothing may wait any more.
@@ -216,14 +218,12 @@ impl<T: Message + Clone + Default + 'static> Journal<T> {
         let job = Job::Append {
             message,
             bytes,
+            room,
             written,
         };
         disk.try_send(job).map_err(|_| JournalError::Full)?;
         let gone = |_| Err(JournalError::Failed(io::ErrorKind::BrokenPipe.into()));
-        let outcome = answer.await.unwrap_or_else(gone);
-        // Until here what is on its way counts; also where nobody waits for it any more.
-        drop(room);
-        outcome
+        answer.await.unwrap_or_else(gone)
     }
 
     /// Whether there is room for so much more, as far as is known now.
@@ -238,6 +238,17 @@ impl<T: Message + Clone + Default + 'static> Journal<T> {
     pub fn oldest(&self, max: usize) -> Vec<Entry<T>> {
         let entries = lock(&self.entries);
         entries.waiting.iter().take(max).cloned().collect()
+    }
+
+    /// The oldest entries behind the one of this number, or of all, at most `max` of them.
+    #[must_use]
+    pub fn after(&self, number: Option<u64>, max: usize) -> Vec<Entry<T>> {
+        let entries = lock(&self.entries);
+        let behind = entries
+            .waiting
+            .iter()
+            .filter(|entry| number.is_none_or(|number| entry.number > number));
+        behind.take(max).cloned().collect()
     }
 
     /// Takes out entries that were told.
@@ -301,6 +312,7 @@ fn write<T>(mut file: JournalFile, queue: &Receiver<Job<T>>, entries: &Mutex<Ent
             let Job::Append {
                 message,
                 bytes,
+                room,
                 written,
             } = job
             else {
@@ -313,6 +325,7 @@ fn write<T>(mut file: JournalFile, queue: &Receiver<Job<T>>, entries: &Mutex<Ent
                 }
                 Err(error) => Err(JournalError::Failed(error.kind().into())),
             };
+            drop(room);
             drop(written.send(outcome));
         }
         // Only here is anything added, so it stays empty meanwhile.
@@ -425,6 +438,8 @@ mod tests {
             // Whoever waits goes away at once.
             drop(tokio::time::timeout(std::time::Duration::ZERO, journal.append(note("a"))).await);
             journal.append_in(room, note("b")).await.expect("room");
+            // What was on its way before is written by now, and counts as that.
+            assert_eq!(texts(&journal), ["a", "b"]);
             assert_eq!(lock(&journal.entries).coming_bytes, 0);
         }
     }

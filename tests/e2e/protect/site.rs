@@ -18,10 +18,7 @@ use axum::{
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use octroi_client::{
-    Client, Meter, Quota, QuotaLayer, Service,
-    protect::{QuotaBuilder, Repeated},
-};
+use octroi_client::{Client, Meter, Quota, QuotaLayer, Service, protect::QuotaBuilder};
 use octroi_tests::harness::fleet::{APPLICATION, Clients, Fleet};
 use tokio::net::TcpListener;
 
@@ -188,7 +185,18 @@ fn routes(quota: &Quota, handled: &Arc<AtomicUsize>) -> Router {
         )
         .route(
             "/breaks",
-            protected(get(breaks), exports().and_metric(REQUESTS).amount_by_meter()),
+            protected(
+                get(breaks),
+                quota.metric(BYTES).and_metric(REQUESTS).amount_by_meter(),
+            ),
+        )
+        .route(
+            "/sized",
+            protected(get(sized), exports().and_metric(BYTES).amount_by_bytes()),
+        )
+        .route(
+            "/silent",
+            protected(get(silent), exports().and_metric(BYTES).amount_by_bytes()),
         )
         .route(
             "/asked",
@@ -238,15 +246,26 @@ async fn slow() -> &'static str {
     "done"
 }
 
-/// Does what it is told, and says whether it did it before.
-async fn keyed(headers: HeaderMap, repeated: Option<Extension<Repeated>>) -> Response {
+/// Does what it is told.
+async fn keyed(headers: HeaderMap) -> Response {
     match headers.get("x-what").map(HeaderValue::as_bytes) {
         Some(b"fails") => return StatusCode::INTERNAL_SERVER_ERROR.into_response(),
         Some(b"slow") => tokio::time::sleep(Duration::from_secs(1)).await,
         _ => {}
     }
-    let done = if repeated.is_some() { "done before" } else { "done" };
-    done.into_response()
+    "done".into_response()
+}
+
+/// Says how long its body is before it begins.
+async fn sized() -> Response {
+    let body = Body::from_stream(stream::iter(
+        ["hello", "world"].map(Ok::<_, std::convert::Infallible>),
+    ));
+    ([(http::header::CONTENT_LENGTH, "10")], body).into_response()
+}
+
+async fn silent() -> StatusCode {
+    StatusCode::NO_CONTENT
 }
 
 /// Writes two rows and fails.

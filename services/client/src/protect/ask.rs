@@ -1,49 +1,25 @@
 //! What one request asks for, and the calls that say so.
 
-use std::{hash::Hasher as _, sync::Arc};
+use std::sync::Arc;
 
 use http::{request, response};
 use octroi_proto::quota::v1::{
     CheckItem, CheckMode, CheckQuotaRequest, RecordUsageRequest, ReserveQuotaRequest,
 };
 use prost_types::Timestamp;
-use siphasher::sip::SipHasher13;
 use uuid::Uuid;
 
-use super::rule::{Amount, Measure, Mode, Rule};
-
-/// How often a request may come again after it came to nothing.
-const TRIES_MAX: u32 = 16;
-
-/// The id of a request: a new one, or what its caller calls it.
-#[derive(Clone, Debug)]
-pub(super) enum RequestId {
-    New(Uuid),
-    Given(String),
-}
+use super::{
+    refusal::Refused,
+    rule::{Amount, Measure, Mode, Rule},
+};
 
 /// The most characters that a request's id may have.
 const ID_MAX: usize = 128;
 
-impl RequestId {
-    fn text(&self) -> String {
-        match self {
-            Self::New(id) => id.to_string(),
-            Self::Given(text) => text.clone(),
-        }
-    }
-
-    /// The id of the next try of a request whose last one came to nothing.
-    fn of_try(text: &str, number: u32) -> String {
-        let suffix = format!(".{number}");
-        if text.len() + suffix.len() <= ID_MAX {
-            return format!("{text}{suffix}");
-        }
-        let mut hasher = SipHasher13::new();
-        hasher.write(text.as_bytes());
-        let begin: String = text.chars().take(ID_MAX / 2).collect();
-        format!("{begin}.{:016x}{suffix}", hasher.finish())
-    }
+fn is_id(text: &str) -> bool {
+    let is_of_one = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:-".contains(&byte);
+    (1..=ID_MAX).contains(&text.len()) && text.bytes().all(is_of_one)
 }
 
 /// What one request asks for.
@@ -51,30 +27,34 @@ impl RequestId {
 pub(super) struct Ask {
     pub(super) rule: Arc<Rule>,
     pub(super) account: String,
-    request_id: RequestId,
-    /// The try of that request, from 1.
-    number: u32,
+    /// The question's own id: what is held is held for this request, and for no other of the same name.
+    id: Uuid,
+    /// What its caller calls the request: what is recorded under it counts once.
+    name: Option<String>,
     /// One a metric of the rule; empty where all of them are fixed.
     amounts: Vec<u64>,
 }
 
 impl Rule {
     /// What a request of `account` asks for.
-    pub(super) fn ask(self: &Arc<Self>, head: &request::Parts, account: String) -> Ask {
+    pub(super) fn ask(self: &Arc<Self>, head: &request::Parts, account: String) -> Result<Ask, Refused> {
         let is_fixed = |amount: &Amount| matches!(amount, Amount::Fixed(_));
         let amounts = if self.items.iter().all(|item| is_fixed(&item.amount)) {
             Vec::new()
         } else {
             self.items.iter().map(|item| item.amount.of(head)).collect()
         };
-        let given = self.request_id.as_ref().and_then(|of| of(head));
-        Ask {
+        let name = self.request_id.as_ref().and_then(|of| of(head));
+        if name.as_deref().is_some_and(|name| !is_id(name)) {
+            return Err(Refused::NoId);
+        }
+        Ok(Ask {
             rule: self.clone(),
             account,
-            request_id: given.map_or_else(|| RequestId::New(Uuid::new_v4()), RequestId::Given),
-            number: 1,
+            id: Uuid::new_v4(),
+            name,
             amounts,
-        }
+        })
     }
 
     /// What the head of a response says was used, of metrics of which it says so.
@@ -96,23 +76,14 @@ pub(super) fn check_item(metric: &str, amount: u64) -> CheckItem {
 }
 
 impl Ask {
-    /// Whether its caller gave it an id, so that it may come again.
-    pub(super) fn may_come_again(&self) -> bool {
-        matches!(self.request_id, RequestId::Given(_))
+    /// Whether it may come again under the same name.
+    pub(super) fn has_name(&self) -> bool {
+        self.name.is_some()
     }
 
-    /// The next try of the same request; none where there were too many.
-    pub(super) fn next_try(mut self) -> Option<Self> {
-        self.number += 1;
-        (self.number <= TRIES_MAX).then_some(self)
-    }
-
-    fn id(&self) -> String {
-        let text = self.request_id.text();
-        match self.number {
-            1 => text,
-            number => RequestId::of_try(&text, number),
-        }
+    /// What is recorded of it is recorded under this.
+    fn recorded_as(&self) -> String {
+        self.name.clone().unwrap_or_else(|| self.id.to_string())
     }
 
     /// Each metric that is asked for, with its amount.
@@ -148,7 +119,7 @@ impl Ask {
             account_id: self.account.clone(),
             items: self.items(),
             features: self.rule.features.clone(),
-            request_id: self.id(),
+            request_id: self.id.to_string(),
             ttl: prost_types::Duration::try_from(self.rule.ttl).ok(),
         }
     }
@@ -165,13 +136,13 @@ impl Ask {
                 CheckMode::Peek
             }
             .into(),
-            request_id: if takes { self.id() } else { String::new() },
+            request_id: if takes { self.recorded_as() } else { String::new() },
             ..CheckQuotaRequest::default()
         }
     }
 
-    /// The record of what was used `at`, where nobody could be asked. It has the request's id, so that it counts once
-    /// however often it is told. What a question took that arrived all the same is given back.
+    /// The record of what was used `at`, where nobody could be asked, or under a name. It counts once however often it is
+    /// told. What a question holds that arrived all the same is given back.
     pub(super) fn to_record(&self, used: Vec<CheckItem>, at: Timestamp) -> RecordUsageRequest {
         let mut items = self.items();
         for used in used {
@@ -184,7 +155,7 @@ impl Ask {
         RecordUsageRequest {
             account_id: self.account.clone(),
             items,
-            request_id: self.id(),
+            request_id: self.recorded_as(),
             event_time: Some(at),
             backfill: true,
         }
@@ -193,6 +164,11 @@ impl Ask {
     /// Whether anything is taken, now or later.
     pub(super) fn takes(&self) -> bool {
         self.rule.mode != Mode::Peek && self.amounts().next().is_some()
+    }
+
+    /// Whether what is taken is held first.
+    pub(super) fn holds(&self) -> bool {
+        self.rule.mode == Mode::Reserve && self.takes()
     }
 
     /// Whether nothing is asked for.
@@ -204,26 +180,61 @@ impl Ask {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protect::rule::Item;
+
+    fn head() -> request::Parts {
+        http::Request::new(()).into_parts().0
+    }
+
+    fn rule(items: &[(Amount, Measure)], name: Option<&'static str>) -> Arc<Rule> {
+        let item = |(number, (amount, measure)): (usize, &(Amount, Measure))| Item {
+            metric: format!("metric-{number}"),
+            amount: amount.clone(),
+            measure: measure.clone(),
+        };
+        let name = move |_: &request::Parts| name.map(str::to_owned);
+        Arc::new(Rule {
+            items: items.iter().enumerate().map(item).collect(),
+            request_id: Some(Arc::new(name)),
+            ..Rule::default()
+        })
+    }
 
     #[test]
-    fn each_try_of_a_request_has_an_id_of_its_own_that_is_one() {
-        for text in [
-            "order-1".to_owned(),
-            "x".repeat(126),
-            "x".repeat(128),
-            "é".repeat(64),
-        ] {
-            let ids: Vec<String> = (2..20).map(|number| RequestId::of_try(&text, number)).collect();
-            let mut different = ids.clone();
-            different.sort();
-            different.dedup();
-            assert_eq!(different.len(), ids.len());
+    fn of_what_is_measured_something_is_held_and_of_nothing_else_where_nothing_is_asked_for() {
+        let nothing = || Amount::OfRequest(Arc::new(|_| 0));
+        let rule = rule(
+            &[
+                (nothing(), Measure::Asked),
+                (nothing(), Measure::Meter),
+                (Amount::Fixed(0), Measure::Bytes),
+                (Amount::Fixed(5), Measure::Meter),
+            ],
+            None,
+        );
+        let ask = rule.ask(&head(), "acme".to_owned()).expect("a question");
+        let asked: Vec<(&str, u64)> = ask.amounts().collect();
+        assert_eq!(asked, [("metric-1", 1), ("metric-2", 1), ("metric-3", 5)]);
+    }
+
+    #[test]
+    fn what_is_held_has_an_id_of_its_own_and_what_is_recorded_has_the_requests_name() {
+        let rule = rule(&[(Amount::Fixed(1), Measure::Asked)], Some("order-1"));
+        let [first, again] = [0, 1].map(|_| rule.ask(&head(), "acme".to_owned()).expect("a question"));
+        assert_ne!(first.to_reserve().request_id, again.to_reserve().request_id);
+        let record = |ask: &Ask| ask.to_record(Vec::new(), Timestamp::default()).request_id;
+        assert_eq!([record(&first), record(&again)], ["order-1", "order-1"]);
+    }
+
+    #[test]
+    fn a_name_that_could_not_be_recorded_is_refused_before_anything_is_done() {
+        for name in ["", "two words", "caf\u{e9}"] {
+            let rule = rule(&[(Amount::Fixed(1), Measure::Asked)], Some(name));
             assert!(
-                ids.iter().all(|id| id.chars().count() <= ID_MAX && *id != text),
-                "{ids:?}"
+                matches!(rule.ask(&head(), "acme".to_owned()), Err(Refused::NoId)),
+                "{name:?}"
             );
         }
-        let alike = ["a", "b"].map(|end| RequestId::of_try(&format!("{}{end}", "x".repeat(127)), 2));
-        assert_ne!(alike[0], alike[1]);
+        assert!(is_id(&"x".repeat(128)) && !is_id(&"x".repeat(129)));
     }
 }

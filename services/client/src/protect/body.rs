@@ -49,6 +49,8 @@ pub(super) struct End {
     /// What the head of the response says.
     used: Vec<CheckItem>,
     bytes: u64,
+    /// How long it will be: whoever has that much of it reads no further.
+    length: Option<u64>,
     committing: Option<JoinHandle<()>>,
     /// The last of the body, which waits until what was used is recorded.
     last: Option<Frame<Bytes>>,
@@ -56,20 +58,31 @@ pub(super) struct End {
 }
 
 impl End {
-    pub(super) fn new(mut permit: Permit, rule: Arc<Rule>, used: Vec<CheckItem>) -> Self {
+    /// `length` is how long the body will be, where that is known.
+    pub(super) fn new(
+        mut permit: Permit,
+        rule: Arc<Rule>,
+        used: Vec<CheckItem>,
+        length: Option<u64>,
+    ) -> Self {
         // However slowly it is read.
-        if let Some(half_life) = permit.half_life() {
-            permit.renew(half_life);
-        }
+        permit.renew();
         Self {
             permit,
             rule,
             used,
             bytes: 0,
+            length,
             committing: None,
             last: None,
             is_over: false,
         }
+    }
+
+    /// Records what was used, now.
+    pub(super) async fn finish(mut self) {
+        self.commit();
+        std::future::poll_fn(|context| self.poll_committed(context)).await;
     }
 
     /// Records what was used, all that was asked for included.
@@ -207,7 +220,7 @@ impl End {
         };
         let length = frame.data_ref().map_or(0, Bytes::len);
         self.bytes = self.bytes.saturating_add(length as u64);
-        if !is_last {
+        if !is_last && self.length.is_none_or(|length| self.bytes < length) {
             return Some(frame);
         }
         self.last = Some(frame);

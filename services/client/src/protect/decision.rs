@@ -67,7 +67,7 @@ pub(super) fn problem(refused: &Refused, said: &Said, error_pages: Option<&str>)
     let (status, reason, title, detail) = said.parts();
     let decision = match refused {
         Refused::Denied(decision) => Some(Decision::of(decision)),
-        Refused::Nobody | Refused::Away | Refused::Served | Refused::Failed(_) => None,
+        Refused::Nobody | Refused::Away | Refused::NoId | Refused::Failed(_) => None,
     };
     let page = |reason: ErrorReason| {
         let name = reason.name().to_lowercase().replace('_', "-");

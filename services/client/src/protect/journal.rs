@@ -2,7 +2,7 @@
 
 use std::{io, path::Path};
 
-use octroi_proto::quota::v1::{CheckQuotaRequest, CommitHoldRequest, RecordUsageRequest};
+use octroi_proto::quota::v1::{CheckQuotaRequest, CommitHoldRequest, RecordUsageRequest, ReleaseHoldRequest};
 
 pub use octroi_journal::JournalError;
 
@@ -23,6 +23,20 @@ pub(super) enum Entry {
     /// What was used, where somebody was asked and did not answer.
     #[prost(message, tag = "3")]
     Consume(Unanswered),
+    /// What was used under a name, and what was held for it.
+    #[prost(message, tag = "4")]
+    Named(Named),
+}
+
+/// What was used under the name of a request. The record is what counts it; the hold only kept the room.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Named {
+    /// What was used.
+    #[prost(message, optional, tag = "1")]
+    pub(super) record: Option<RecordUsageRequest>,
+    /// What was held.
+    #[prost(message, optional, tag = "2")]
+    pub(super) release: Option<ReleaseHoldRequest>,
 }
 
 /// A question that may have arrived.
@@ -41,6 +55,7 @@ impl Entry {
         match self {
             Self::Record(record) => &record.account_id,
             Self::Commit(commit) => &commit.account_id,
+            Self::Named(named) => named.record.as_ref().map_or("", |record| &record.account_id),
             Self::Consume(unanswered) => unanswered.check.as_ref().map_or("", |check| &check.account_id),
         }
     }
@@ -52,7 +67,7 @@ pub(super) type Room = octroi_journal::Room<Kept>;
 /// How an entry is kept.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Kept {
-    #[prost(oneof = "Entry", tags = "1, 2, 3")]
+    #[prost(oneof = "Entry", tags = "1, 2, 3, 4")]
     pub(super) entry: Option<Entry>,
 }
 
@@ -86,12 +101,10 @@ impl Journal {
         self.0.waiting()
     }
 
-    /// The oldest that wait, with their numbers.
-    pub(super) fn oldest(&self, max: usize) -> Vec<(u64, Entry)> {
-        let entries = self.0.oldest(max).into_iter();
-        entries
-            .filter_map(|kept| Some((kept.number, kept.message.entry?)))
-            .collect()
+    /// The oldest behind one, with their numbers; none in place of what a newer program wrote.
+    pub(super) fn after(&self, number: Option<u64>, max: usize) -> Vec<(u64, Option<Entry>)> {
+        let entries = self.0.after(number, max).into_iter();
+        entries.map(|kept| (kept.number, kept.message.entry)).collect()
     }
 
     pub(super) fn remove(&self, numbers: &[u64]) {

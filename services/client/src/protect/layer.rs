@@ -129,12 +129,10 @@ impl QuotaLayer {
         self.with(|rule| rule.soft = true)
     }
 
-    /// The request's id, so that a request that comes twice is counted once: such as its `Idempotency-Key`. Where it has
-    /// none, each time counts.
-    ///
-    /// One that was counted is served again and not counted; its handler finds [`Repeated`](super::Repeated) among the
-    /// extensions, and must do nothing new: who chooses the ids would have it for nothing. One that is being served is
-    /// answered with 409 meanwhile, and one that failed is asked for anew.
+    /// The request's name, such as its `Idempotency-Key`: 1 to 128 of `[A-Za-z0-9_.:-]`. What is recorded under one name counts
+    /// once, however often the request comes. Each time it comes there must be room for it, and its handler runs: whoever
+    /// chooses the names has all that they do under one for the price of one, so a handler must do the same under the same
+    /// name. Where it has none, each time counts.
     #[must_use]
     pub fn request_id_by(
         self,
@@ -223,22 +221,48 @@ impl QuotaLayer {
 
     async fn admit(&self, head: &request::Parts) -> Result<Permit, Refused> {
         let account = (self.quota.0.account_of)(head).ok_or(Refused::Nobody)?;
-        let ask = self.rule.ask(head, account);
+        let ask = self.rule.ask(head, account)?;
         self.quota.admit(ask).await
     }
 
     /// Counts what was done, now or once the body has ended.
-    async fn count<R>(&self, permit: Permit, wire: Wire, head: &response::Parts, body: R) -> Body<R> {
+    async fn count<R: http_body::Body>(
+        &self,
+        permit: Permit,
+        wire: Wire,
+        head: &response::Parts,
+        body: R,
+    ) -> Body<R> {
         if !permit.is_open() || !self.rule.succeeded(head) || wire.has_failed(&head.headers) {
             return Body::plain(body);
         }
         let used = self.rule.used_by(head);
+        let length = length_of(head, &body);
         if wire == Wire::Grpc || self.rule.is_measured_to_the_end() {
-            return Body::counted(body, End::new(permit, self.rule.clone(), used));
+            let end = End::new(permit, self.rule.clone(), used, length);
+            if length != Some(0) {
+                return Body::counted(body, end);
+            }
+            // Of a body without a byte nobody reads the end.
+            end.finish().await;
+            return Body::plain(body);
         }
         permit.commit_as(used).await;
         Body::plain(body)
     }
+}
+
+/// How long a body will be, where anybody knows.
+fn length_of(head: &response::Parts, body: &impl http_body::Body) -> Option<u64> {
+    let said = || {
+        head.headers
+            .get(http::header::CONTENT_LENGTH)?
+            .to_str()
+            .ok()?
+            .parse()
+            .ok()
+    };
+    body.size_hint().exact().or_else(said)
 }
 
 #[cfg(test)]

@@ -22,8 +22,10 @@ mod ask;
 mod body;
 mod breaker;
 mod decision;
+mod forget;
 mod journal;
 mod layer;
+mod meter;
 mod permit;
 mod policies;
 mod rate_limit;
@@ -49,7 +51,7 @@ use tokio_util::task::TaskTracker;
 pub use self::{
     body::Body,
     layer::{Protected, QuotaLayer},
-    permit::{Meter, Repeated},
+    meter::Meter,
     rate_limit::rate_limit,
     refusal::Refused,
 };
@@ -148,7 +150,7 @@ impl Quota {
         self.0.tasks.close();
         let all = async {
             self.0.tasks.wait().await;
-            while !self.tell_oldest().await {
+            while !self.tell_waiting().await {
                 tokio::time::sleep(CLOSING_EVERY).await;
             }
         };
@@ -236,7 +238,7 @@ impl QuotaBuilder {
             breaker: Breaker::default(),
             journal,
             alone: AtomicU64::new(0),
-            forgetting: Arc::new(Semaphore::new(permit::FORGETTING_MAX)),
+            forgetting: Arc::new(Semaphore::new(forget::FORGETTING_MAX)),
             tasks: TaskTracker::new(),
         }));
         tokio::spawn(settle::tell(Arc::downgrade(&quota.0)));

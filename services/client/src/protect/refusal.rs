@@ -64,8 +64,8 @@ pub enum Refused {
     Denied(Box<CheckQuotaResponse>),
     /// Nobody could be asked, and the limits do not go on without.
     Away,
-    /// A request of the same id is being served.
-    Served,
+    /// What it calls itself is no id.
+    NoId,
     /// It could not be asked for so: the account is not known, an amount is too large, or this program asks for what the
     /// catalog does not have.
     Failed(Status),
@@ -112,13 +112,13 @@ impl Refused {
                 detail: "whether the account may do this cannot be decided now".to_owned(),
                 retry_after_s: Some(AWAY_RETRY.as_secs()),
             },
-            Self::Served => Said {
-                code: Code::Aborted,
-                status: StatusCode::CONFLICT,
-                reason: None,
-                title: "The request is being served",
-                detail: "a request of the same id is being served".to_owned(),
-                retry_after_s: Some(AWAY_RETRY.as_secs()),
+            Self::NoId => Said {
+                code: Code::InvalidArgument,
+                status: StatusCode::BAD_REQUEST,
+                reason: Some(ErrorReason::FieldInvalid),
+                title: "The request's id is none",
+                detail: "the request's id must be 1 to 128 of [A-Za-z0-9_.:-]".to_owned(),
+                retry_after_s: None,
             },
             Self::Denied(decision) => denied(decision),
             Self::Failed(status) => failed(status),

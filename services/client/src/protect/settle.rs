@@ -72,6 +72,22 @@ impl Quota {
                 .record_usage(within(record.clone(), deadline))
                 .await
                 .map(drop),
+            Entry::Named(named) => {
+                let record = named.record.clone().unwrap_or_default();
+                let recorded = match client.record_usage(within(record, deadline)).await {
+                    // It was counted when it came before, at another time or with another amount: that stands.
+                    Err(status) if status.reason() == Some(ErrorReason::RequestIdReused) => Ok(()),
+                    recorded => recorded.map(drop),
+                };
+                // Where that is not known to be free, it expires.
+                if let Some(release) = named.release.clone()
+                    && recorded.as_ref().err().is_none_or(is_final)
+                    && let Err(status) = client.release_hold(within(release, deadline)).await
+                {
+                    tracing::warn!(error = %status, reason = ?status.reason(), "a hold is not released, and expires");
+                }
+                recorded
+            }
             Entry::Commit(commit) => client
                 .commit_hold(within(commit.clone(), deadline))
                 .await
@@ -103,39 +119,62 @@ impl Quota {
         }
     }
 
-    /// Tells what waits, the oldest first, until nothing does or something is not taken. Answers whether all was taken.
-    pub(super) async fn tell_oldest(&self) -> bool {
+    /// Tells what waits, the oldest first, once, or until nobody answers. Answers whether all was taken.
+    pub(super) async fn tell_waiting(&self) -> bool {
         // Some see whether anybody answers before all are sent.
-        let mut at_once = CALLS_AT_ONCE;
-        while self.0.journal.len() > 0 {
-            let entries = self.0.journal.oldest(at_once);
-            let tell = async |(number, entry): (u64, Entry)| match self.settle(&entry, None).await {
-                Ok(()) => Some(number),
-                Err(status) if is_final(&status) => {
-                    not_recorded(&entry, &status);
-                    Some(number)
-                }
-                Err(_) => None,
-            };
-            let told: Vec<Option<u64>> = stream::iter(entries)
-                .map(tell)
+        let (mut at_once, mut behind) = (CALLS_AT_ONCE, None);
+        loop {
+            let entries = self.0.journal.after(behind, at_once);
+            let Some((last, _)) = entries.last() else { break };
+            behind = Some(*last);
+            let told: Vec<Told> = stream::iter(entries)
+                .map(|(number, entry)| self.tell_one(number, entry))
                 .buffer_unordered(CALLS_AT_ONCE)
                 .collect()
                 .await;
-            let are_all = told.iter().all(Option::is_some);
-            let told: Vec<u64> = told.into_iter().flatten().collect();
-            self.0.journal.remove(&told);
-            if !told.is_empty() {
-                // Whoever answers this may be asked by others, too.
-                self.0.breaker.answered();
-            }
-            if !are_all {
+            let taken = told.iter().filter_map(|told| match told {
+                Told::Taken(number) => Some(*number),
+                Told::Later | Told::Away => None,
+            });
+            self.0.journal.remove(&taken.collect::<Vec<_>>());
+            if told.iter().any(|told| matches!(told, Told::Away)) {
                 return false;
             }
+            // Whoever answers this may be asked by others, too.
+            self.0.breaker.answered();
             at_once = ENTRIES_AT_ONCE;
         }
-        true
+        self.0.journal.len() == 0
     }
+
+    async fn tell_one(&self, number: u64, entry: Option<Entry>) -> Told {
+        let Some(entry) = entry else {
+            tracing::error!("what a newer program left in the journal is not understood, and not recorded");
+            return Told::Taken(number);
+        };
+        match self.settle(&entry, None).await {
+            Ok(()) => Told::Taken(number),
+            Err(status) if is_final(&status) => {
+                not_recorded(&entry, &status);
+                Told::Taken(number)
+            }
+            Err(status) if is_away(&status) => Told::Away,
+            Err(status) => {
+                tracing::warn!(error = %status, reason = ?status.reason(), "what was used is recorded later");
+                Told::Later
+            }
+        }
+    }
+}
+
+/// What became of telling an entry.
+enum Told {
+    /// It is done with.
+    Taken(u64),
+    /// It is refused for now.
+    Later,
+    /// Nobody answers.
+    Away,
 }
 
 fn within<T>(message: T, deadline: Option<Duration>) -> Request<T> {
@@ -162,6 +201,6 @@ pub(super) async fn tell(shared: Weak<Shared>) {
     loop {
         tokio::time::sleep(EVERY).await;
         let Some(shared) = shared.upgrade() else { return };
-        Quota(shared).tell_oldest().await;
+        Quota(shared).tell_waiting().await;
     }
 }
