@@ -396,11 +396,6 @@ impl Decision {
             repeated_request: answer.repeated_request,
         })
     }
-
-    /// The limit that denied.
-    pub(crate) fn binding(&self) -> Option<&LimitState> {
-        self.limits.get(usize::try_from(self.binding_limit?).ok()?)
-    }
 }
 
 #[cfg(test)]
@@ -468,7 +463,8 @@ mod tests {
         };
         let decision = Decision::from_proto(answer).expect("a decision");
         assert_eq!(decision.retry_after_s, Some(60));
-        assert_eq!(decision.binding().map(|limit| limit.limit), Some(10));
+        assert_eq!(decision.binding_limit, Some(0));
+        assert_eq!(decision.limits.first().map(|limit| limit.limit), Some(10));
         assert_eq!(decision.reason, Some(DenialReason::QuotaExceeded));
     }
 }

@@ -5,7 +5,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use octroi_client::Quota;
 use octroi_personas::App;
-use octroi_proto::{billing::v1::CreateSubscriptionRequest, common::v1::Period};
+use octroi_proto::{
+    billing::v1::CreateSubscriptionRequest, common::v1::Period, quota::v1::RecordUsageRequest,
+};
 use octroi_tests::harness::fleet::{APPLICATION, Clients, Fleet, eventually, roomy_hour, within};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -13,10 +15,15 @@ use sqlx::{Connection as _, PgConnection};
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 
-use crate::{asks::standing, protect, story::both_topologies};
+use crate::{
+    asks::{items, standing},
+    protect,
+    story::both_topologies,
+};
 
 both_topologies!(
     personas_are_made_listed_read_exported_and_deleted,
+    a_place_that_was_not_taken_yet_is_given_back_once_it_is,
     what_is_not_served_is_not_counted,
 );
 
@@ -115,6 +122,47 @@ async fn comes_to(app: &Clients, personas: u64, exports: u64) -> Result<()> {
             Ok(())
         },
     )
+    .await
+}
+
+async fn a_place_that_was_not_taken_yet_is_given_back_once_it_is(fleet: &mut Fleet) -> Result<()> {
+    let app = fleet.clients(APPLICATION)?;
+    let personas = Personas::start(fleet).await?;
+    personas
+        .call(Method::POST, "/accounts", Some(json!({ "id": "acme" })))
+        .await?;
+    let mut session = PgConnection::connect(fleet.database().superuser_url()).await?;
+    // As it is while what was used waits for the fleet.
+    let id: uuid::Uuid = sqlx::query_scalar(
+        "INSERT INTO personas.persona (id, account_id, name, template)
+         VALUES (gen_random_uuid(), 'acme', 'Ada', 'blank') RETURNING id",
+    )
+    .fetch_one(&mut session)
+    .await?;
+    let deleted = personas
+        .call(Method::DELETE, &format!("/personas/{id}"), None)
+        .await?;
+    ensure!(deleted.status == 204, "{}", deleted.text);
+    let left = "SELECT count(*) FROM personas.place_to_return WHERE refusals > 0";
+    eventually("there is nothing to give back", async || {
+        let refused: i64 = sqlx::query_scalar(left).fetch_one(&mut session).await?;
+        ensure!(refused == 1, "{refused}");
+        Ok(())
+    })
+    .await?;
+    let taken = RecordUsageRequest {
+        account_id: "acme".to_owned(),
+        items: items(&[("personas.stored", 1)]),
+        request_id: "late".to_owned(),
+        ..RecordUsageRequest::default()
+    };
+    app.quota.clone().record_usage(taken).await?;
+    eventually("the place is given back", async || {
+        let waiting: i64 = sqlx::query_scalar(left).fetch_one(&mut session).await?;
+        let stored = standing(&app, "acme", "personas.stored", Period::Lifetime).await?;
+        ensure!((waiting, stored.used) == (0, 0), "{waiting} {stored:?}");
+        Ok(())
+    })
     .await
 }
 

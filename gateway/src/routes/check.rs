@@ -6,7 +6,7 @@ use axum::{
     http::{HeaderName, HeaderValue},
     response::{AppendHeaders, IntoResponse, Response},
 };
-use octroi_client::protect::rate_limit;
+use octroi_client::protect::{rate_limit, why_denied};
 use octroi_proto::{
     errors::v1::ErrorReason,
     quota::v1::{self as quota, CheckQuotaRequest},
@@ -18,7 +18,7 @@ use crate::{
     access::Caller,
     amount::Amount,
     body::{Body, Object, given},
-    convert::{CheckMode, Decision, DenialReason, Period},
+    convert::{CheckMode, Decision, DenialReason},
     edge::Edge,
     problem::{Problem, SAME_NAMES},
 };
@@ -51,42 +51,17 @@ pub(crate) struct QuotaCheck {
     request_id: Option<String>,
 }
 
-fn in_words(period: Period) -> &'static str {
-    match period {
-        Period::Hour => "this hour",
-        Period::Day => "today",
-        Period::Month => "this month",
-        Period::Lifetime | Period::Unknown => "in all",
-    }
-}
-
 /// The refusal of a decision that does not allow.
-fn denied(decision: Decision, headers: impl Iterator<Item = (HeaderName, HeaderValue)>) -> Problem {
-    let mut problem = if decision.reason == Some(DenialReason::SubscriptionRequired) {
-        let features: Vec<&str> = decision
-            .missing_features
-            .iter()
-            .map(|one| one.feature.as_str())
-            .collect();
-        Problem::new(
-            ErrorReason::SubscriptionRequired,
-            format!("the plan lacks {}", features.join(", ")),
-        )
-    } else {
-        let detail = match decision.binding() {
-            Some(limit) => format!(
-                "{}: {} of {} used {}, {} held, {} left",
-                limit.metric,
-                limit.used,
-                limit.limit,
-                in_words(limit.period),
-                limit.held,
-                limit.remaining
-            ),
-            None => "a limit stands in the way".to_owned(),
-        };
-        Problem::new(ErrorReason::QuotaExceeded, detail)
+fn denied(
+    decision: Decision,
+    detail: String,
+    headers: impl Iterator<Item = (HeaderName, HeaderValue)>,
+) -> Problem {
+    let reason = match decision.reason {
+        Some(DenialReason::SubscriptionRequired) => ErrorReason::SubscriptionRequired,
+        _ => ErrorReason::QuotaExceeded,
     };
+    let mut problem = Problem::new(reason, detail);
     if let Some(seconds) = decision.retry_after_s {
         problem = problem.with_retry_after(seconds);
     }
@@ -135,10 +110,12 @@ pub(crate) async fn check_quota(
         .check_quota(caller.request(request))
         .await
         .map_err(|status| Problem::of("quota", &status, SAME_NAMES))?;
-    let headers = rate_limit(answer.get_ref());
-    let decision = Decision::from_proto(answer.into_inner())?;
-    if !decision.allowed {
-        return Err(denied(decision, headers));
+    let answer = answer.into_inner();
+    let headers = rate_limit(&answer);
+    if !answer.allowed {
+        let detail = why_denied(&answer);
+        return Err(denied(Decision::from_proto(answer)?, detail, headers));
     }
+    let decision = Decision::from_proto(answer)?;
     Ok((AppendHeaders(headers), Json(decision)).into_response())
 }

@@ -226,18 +226,10 @@ impl<T: Message + Clone + Default + 'static> Journal<T> {
         answer.await.unwrap_or_else(gone)
     }
 
-    /// Whether there is room for so much more, as far as is known now.
-    #[must_use]
-    pub fn has_room(&self, bytes: usize) -> bool {
-        let entries = lock(&self.entries);
-        entries.written_bytes + entries.coming_bytes + bytes <= self.bytes_max
-    }
-
     /// The oldest entries, at most `max` of them.
     #[must_use]
     pub fn oldest(&self, max: usize) -> Vec<Entry<T>> {
-        let entries = lock(&self.entries);
-        entries.waiting.iter().take(max).cloned().collect()
+        self.after(None, max)
     }
 
     /// The oldest entries behind the one of this number, or of all, at most `max` of them.
@@ -406,7 +398,7 @@ mod tests {
             journal.append(note(text)).await.expect("room");
         }
         let length = note("a").encoded_len();
-        assert!(!journal.has_room(length));
+        assert!(journal.reserve(length).is_none());
         let full = journal.append(note("c")).await;
         assert!(matches!(full, Err(JournalError::Full)), "{full:?}");
         let numbers: Vec<u64> = journal.oldest(2).iter().map(|entry| entry.number).collect();

@@ -77,11 +77,32 @@ async fn a_late_commit_is_recorded_as_far_as_there_is_room_and_beyond(fleet: &Fl
         "{total:?}"
     );
 
+    is_followed(fleet, late.account, 75).await?;
     let full = late.hour(REQUESTS).await?;
-    ensure!(full.overage == 15, "{full:?}");
+    ensure!(
+        (full.used, full.overage) == (75, 15),
+        "what was told at once is not told again: {full:?}"
+    );
     let denied = decide(&late.app, consume(late.account, "r-2", &[(REQUESTS, 1)])).await?;
     ensure!(!denied.allowed, "{denied:?}");
     Ok(())
+}
+
+/// Waits until the bus has told the hour of this much.
+async fn is_followed(fleet: &Fleet, account: &str, amount: i64) -> Result<()> {
+    let mut session = PgConnection::connect(fleet.database().superuser_url()).await?;
+    eventually("the window has followed the ledger", async || {
+        let followed: i64 = sqlx::query_scalar(
+            "SELECT used::bigint FROM quota.quota_window WHERE account_id = $1 AND metric = $2 AND period = 'hour'",
+        )
+        .bind(account)
+        .bind(REQUESTS)
+        .fetch_one(&mut session)
+        .await?;
+        ensure!(followed == amount, "{followed}");
+        Ok(())
+    })
+    .await
 }
 
 pub(super) async fn a_hold_lives_as_long_as_it_is_renewed(fleet: &mut Fleet) -> Result<()> {

@@ -25,7 +25,7 @@ use super::counted;
 /// The argument that makes a program count what a layer asks for.
 const ARGUMENT: &str = "--count-layer";
 /// How many requests are counted.
-const COUNTED: u32 = 1_000;
+const COUNTED: u32 = 400;
 const ACCOUNT_HEADER: &str = "x-account-id";
 
 /// What can be done again and again.

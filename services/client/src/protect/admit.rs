@@ -1,7 +1,7 @@
 //! May this request be served? The fleet is asked, and where it does not answer the limits' policies are.
 
 use octroi_proto::quota::v1::CheckQuotaResponse;
-use tonic::{Code, Request, Status};
+use tonic::{Code, Status};
 
 use super::{
     Quota,
@@ -10,6 +10,7 @@ use super::{
     journal::{Entry, Unanswered},
     permit::{Permit, now},
     refusal::Refused,
+    settle::within,
 };
 use crate::Refusal as _;
 
@@ -71,7 +72,7 @@ impl Quota {
                 .0
                 .client
                 .clone()
-                .reserve_quota(self.in_time(asking.request()))
+                .reserve_quota(within(asking.request(), Some(self.0.deadline)))
                 .await;
             let ask = asking.end().ok_or(Refused::Away)?;
             let answer = answer.map(|answer| {
@@ -84,7 +85,7 @@ impl Quota {
             .0
             .client
             .clone()
-            .check_quota(self.in_time(ask.to_check()))
+            .check_quota(within(ask.to_check(), Some(self.0.deadline)))
             .await;
         Ok((ask, answer.map(|answer| (answer.into_inner(), String::new()))))
     }
@@ -123,11 +124,5 @@ impl Quota {
                 Err(Refused::Away)
             }
         }
-    }
-
-    pub(super) fn in_time<T>(&self, message: T) -> Request<T> {
-        let mut request = Request::new(message);
-        request.set_timeout(self.0.deadline);
-        request
     }
 }

@@ -10,6 +10,7 @@ use prost_types::Timestamp;
 use uuid::Uuid;
 
 use super::{
+    journal::Record,
     refusal::Refused,
     rule::{Amount, Measure, Mode, Rule},
 };
@@ -142,8 +143,8 @@ impl Ask {
     }
 
     /// The record of what was used `at`, where nobody could be asked, or under a name. It counts once however often it is
-    /// told. What a question holds that arrived all the same is given back.
-    pub(super) fn to_record(&self, used: Vec<CheckItem>, at: Timestamp) -> RecordUsageRequest {
+    /// told. What a question holds that arrived all the same is given back. Nothing is recorded where nothing was used.
+    pub(super) fn to_record(&self, used: Vec<CheckItem>, at: Timestamp) -> Record {
         let mut items = self.items();
         for used in used {
             match items.iter_mut().find(|item| item.metric == used.metric) {
@@ -152,13 +153,14 @@ impl Ask {
             }
         }
         items.retain(|item| item.amount > 0);
-        RecordUsageRequest {
+        let used = (!items.is_empty()).then(|| RecordUsageRequest {
             account_id: self.account.clone(),
             items,
             request_id: self.recorded_as(),
             event_time: Some(at),
             backfill: true,
-        }
+        });
+        Record { used, release: None }
     }
 
     /// Whether anything is taken, now or later.
@@ -222,8 +224,13 @@ mod tests {
         let rule = rule(&[(Amount::Fixed(1), Measure::Asked)], Some("order-1"));
         let [first, again] = [0, 1].map(|_| rule.ask(&head(), "acme".to_owned()).expect("a question"));
         assert_ne!(first.to_reserve().request_id, again.to_reserve().request_id);
-        let record = |ask: &Ask| ask.to_record(Vec::new(), Timestamp::default()).request_id;
-        assert_eq!([record(&first), record(&again)], ["order-1", "order-1"]);
+        let recorded_as = |ask: &Ask| {
+            let record = ask.to_record(Vec::new(), Timestamp::default());
+            record.used.map(|used| used.request_id)
+        };
+        for ask in [&first, &again] {
+            assert_eq!(recorded_as(ask).as_deref(), Some("order-1"));
+        }
     }
 
     #[test]

@@ -59,14 +59,7 @@ pub(super) struct End {
 
 impl End {
     /// `length` is how long the body will be, where that is known.
-    pub(super) fn new(
-        mut permit: Permit,
-        rule: Arc<Rule>,
-        used: Vec<CheckItem>,
-        length: Option<u64>,
-    ) -> Self {
-        // However slowly it is read.
-        permit.renew();
+    pub(super) fn new(permit: Permit, rule: Arc<Rule>, used: Vec<CheckItem>, length: Option<u64>) -> Self {
         Self {
             permit,
             rule,
@@ -147,7 +140,9 @@ impl<B> Body<B> {
         }
     }
 
-    pub(super) fn counted(body: B, end: End) -> Self {
+    pub(super) fn counted(body: B, mut end: End) -> Self {
+        // However slowly it is read.
+        end.permit.renew();
         Self {
             inner: Inner::Counted { body, end },
         }

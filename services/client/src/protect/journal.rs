@@ -4,7 +4,7 @@ use std::{io, path::Path};
 
 use octroi_proto::quota::v1::{CheckQuotaRequest, CommitHoldRequest, RecordUsageRequest, ReleaseHoldRequest};
 
-pub use octroi_journal::JournalError;
+use octroi_journal::JournalError;
 
 /// The most that waits where nobody says, in bytes.
 pub(super) const BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -14,26 +14,23 @@ const RECORD_BYTES: usize = 4 * 1024;
 /// What the fleet is to be told. It says the same however often it is told.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub(super) enum Entry {
-    /// What was used, where nobody could be asked.
+    /// What was used where nobody could be asked, or under the name of a request.
     #[prost(message, tag = "1")]
-    Record(RecordUsageRequest),
+    Record(Record),
     /// What was used of a hold.
     #[prost(message, tag = "2")]
     Commit(CommitHoldRequest),
     /// What was used, where somebody was asked and did not answer.
     #[prost(message, tag = "3")]
     Consume(Unanswered),
-    /// What was used under a name, and what was held for it.
-    #[prost(message, tag = "4")]
-    Named(Named),
 }
 
-/// What was used under the name of a request. The record is what counts it; the hold only kept the room.
+/// What was used. This is what counts it; where there is a hold, it only kept the room.
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct Named {
+pub(super) struct Record {
     /// What was used.
     #[prost(message, optional, tag = "1")]
-    pub(super) record: Option<RecordUsageRequest>,
+    pub(super) used: Option<RecordUsageRequest>,
     /// What was held.
     #[prost(message, optional, tag = "2")]
     pub(super) release: Option<ReleaseHoldRequest>,
@@ -53,9 +50,8 @@ pub(super) struct Unanswered {
 impl Entry {
     pub(super) fn account(&self) -> &str {
         match self {
-            Self::Record(record) => &record.account_id,
+            Self::Record(record) => record.used.as_ref().map_or("", |used| &used.account_id),
             Self::Commit(commit) => &commit.account_id,
-            Self::Named(named) => named.record.as_ref().map_or("", |record| &record.account_id),
             Self::Consume(unanswered) => unanswered.check.as_ref().map_or("", |check| &check.account_id),
         }
     }
@@ -67,7 +63,7 @@ pub(super) type Room = octroi_journal::Room<Kept>;
 /// How an entry is kept.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Kept {
-    #[prost(oneof = "Entry", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "Entry", tags = "1, 2, 3")]
     pub(super) entry: Option<Entry>,
 }
 

@@ -238,16 +238,12 @@ impl QuotaLayer {
         }
         let used = self.rule.used_by(head);
         let length = length_of(head, &body);
-        if wire == Wire::Grpc || self.rule.is_measured_to_the_end() {
-            let end = End::new(permit, self.rule.clone(), used, length);
-            if length != Some(0) {
-                return Body::counted(body, end);
-            }
-            // Of a body without a byte nobody reads the end.
-            end.finish().await;
-            return Body::plain(body);
+        let end = End::new(permit, self.rule.clone(), used, length);
+        // Of a body without a byte nobody reads the end.
+        if length != Some(0) && (wire == Wire::Grpc || self.rule.is_measured_to_the_end()) {
+            return Body::counted(body, end);
         }
-        permit.commit_as(used).await;
+        end.finish().await;
         Body::plain(body)
     }
 }

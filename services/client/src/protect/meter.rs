@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use super::rule::{Measure, Rule};
+use super::rule::{Item, Measure, Rule};
 
 /// What a handler tells how much was used; it is in the request's extensions where the layer has `amount_by_meter`.
 ///
@@ -14,15 +14,13 @@ use super::rule::{Measure, Rule};
 pub struct Meter(Arc<[(String, AtomicU64)]>);
 
 impl Meter {
+    /// A meter for what is metered of a rule; none, and no memory, where nothing is.
     pub(super) fn of(rule: &Rule) -> Option<Self> {
-        let metered = rule
-            .items
-            .iter()
-            .filter(|item| matches!(item.measure, Measure::Meter));
-        let meter: Arc<[_]> = metered
-            .map(|item| (item.metric.clone(), AtomicU64::new(0)))
-            .collect();
-        (!meter.is_empty()).then_some(Self(meter))
+        let is_metered = |item: &&Item| matches!(item.measure, Measure::Meter);
+        rule.items.iter().find(is_metered)?;
+        let metered = rule.items.iter().filter(is_metered);
+        let counters = metered.map(|item| (item.metric.clone(), AtomicU64::new(0)));
+        Some(Self(counters.collect()))
     }
 
     /// So much more was used of the metric, or of the first one that is metered.

@@ -53,7 +53,7 @@ pub use self::{
     layer::{Protected, QuotaLayer},
     meter::Meter,
     rate_limit::rate_limit,
-    refusal::Refused,
+    refusal::why_denied,
 };
 use self::{breaker::Breaker, journal::Journal, policies::Policies};
 use crate::{Channel, Client};
@@ -147,10 +147,13 @@ impl Quota {
     /// a program does last, once it serves nobody any more. Answers how many records are left; those in a journal's
     /// directory are told by whoever starts there next, the others are lost.
     pub async fn close(&self, patience: Duration) -> usize {
-        self.0.tasks.close();
         let all = async {
-            self.0.tasks.wait().await;
-            while !self.tell_waiting().await {
+            // What ends meanwhile may leave something to tell.
+            loop {
+                let is_idle = self.0.tasks.is_empty();
+                if self.tell_waiting().await && is_idle {
+                    break;
+                }
                 tokio::time::sleep(CLOSING_EVERY).await;
             }
         };

@@ -15,7 +15,7 @@ use tokio::{
 use super::{
     Quota,
     ask::Ask,
-    journal::{Entry, Named, Room},
+    journal::{Entry, Record, Room},
     meter::Meter,
     rate_limit::rate_limit,
     rule::Rule,
@@ -57,11 +57,11 @@ impl fmt::Debug for Permit {
 }
 
 impl Permit {
-    fn new(quota: Quota, rule: &Rule, state: State, decision: Option<CheckQuotaResponse>) -> Self {
+    fn new(quota: Quota, meter: Option<Meter>, state: State, decision: Option<CheckQuotaResponse>) -> Self {
         Self {
             quota,
             state,
-            meter: Meter::of(rule),
+            meter,
             decision,
             since: Instant::now(),
             renewing: None,
@@ -70,19 +70,19 @@ impl Permit {
 
     /// Nothing is left to do.
     pub(super) fn closed(quota: Quota, rule: &Rule, decision: Option<CheckQuotaResponse>) -> Self {
-        Self::new(quota, rule, State::Closed, decision)
+        Self::new(quota, Meter::of(rule), State::Closed, decision)
     }
 
     /// Units are held by `hold`.
     pub(super) fn held(quota: Quota, ask: Ask, hold: String, decision: CheckQuotaResponse) -> Self {
-        let rule = ask.rule.clone();
-        Self::new(quota, &rule, State::Held { ask, hold }, Some(decision))
+        let meter = Meter::of(&ask.rule);
+        Self::new(quota, meter, State::Held { ask, hold }, Some(decision))
     }
 
     /// Nobody could be asked.
     pub(super) fn owed(quota: Quota, ask: Ask, room: Room) -> Self {
-        let rule = ask.rule.clone();
-        Self::new(quota, &rule, State::Owed { ask, room }, None)
+        let meter = Meter::of(&ask.rule);
+        Self::new(quota, meter, State::Owed { ask, room }, None)
     }
 
     /// Gives the handler what it needs.
@@ -154,19 +154,9 @@ impl Permit {
         }
     }
 
-    /// Records that as much was used as was asked for, but for what `used` says. Answers once the ledger has it, or the
-    /// journal where the fleet cannot be told.
-    pub(super) async fn commit_as(mut self, used: Vec<CheckItem>) {
-        let Some(committing) = self.commit(used) else {
-            return;
-        };
-        // Also where nobody waits for it any more.
-        if let Err(error) = committing.await {
-            tracing::error!(error = %error, "what was used is not recorded");
-        }
-    }
-
-    /// The same in a task of its own; none where there is nothing to record.
+    /// Records that as much was used as was asked for, but for what `used` says, in a task of its own: also where nobody waits
+    /// for it any more. It ends once the ledger has it, or the journal where the fleet cannot be told. None where there is
+    /// nothing to record.
     pub(super) fn commit(&mut self, used: Vec<CheckItem>) -> Option<JoinHandle<()>> {
         if let Some(renewing) = self.renewing.take() {
             renewing.abort();
@@ -176,19 +166,19 @@ impl Permit {
             // Under its name it counts once, whatever it was held for.
             State::Held { ask, hold } if ask.has_name() => {
                 let record = ask.to_record(used, now());
+                if record.used.is_none() {
+                    give_back(self.quota.clone(), ask.account, hold);
+                    return None;
+                }
                 let release = ReleaseHoldRequest {
                     account_id: ask.account,
                     hold_id: hold,
                 };
-                if record.items.is_empty() {
-                    give_back(self.quota.clone(), release.account_id, release.hold_id);
-                    return None;
-                }
-                let named = Named {
-                    record: Some(record),
+                let record = Record {
                     release: Some(release),
+                    ..record
                 };
-                (Entry::Named(named), None)
+                (Entry::Record(record), None)
             }
             State::Held { ask, hold } => {
                 let held = ask.items();
@@ -201,19 +191,9 @@ impl Permit {
                 (commit, None)
             }
             State::Owed { ask, room } => {
-                let has_name = ask.has_name();
                 let record = ask.to_record(used, now());
-                if record.items.is_empty() {
-                    return None;
-                }
-                let entry = match has_name {
-                    true => Entry::Named(Named {
-                        record: Some(record),
-                        release: None,
-                    }),
-                    false => Entry::Record(record),
-                };
-                (entry, Some(room))
+                record.used.as_ref()?;
+                (Entry::Record(record), Some(room))
             }
         };
         let quota = self.quota.clone();

@@ -57,7 +57,7 @@ pub(super) fn has_failed(headers: &HeaderMap) -> bool {
 
 /// Why a request is not served.
 #[derive(Clone, Debug)]
-pub enum Refused {
+pub(super) enum Refused {
     /// It says no account.
     Nobody,
     /// The account may not.
@@ -186,31 +186,42 @@ fn standing(limit: &LimitStatus) -> String {
     )
 }
 
-fn denied(decision: &CheckQuotaResponse) -> Said {
+/// Why a decision does not allow, in a sentence for people: the features that the plan lacks, or where the limit stands that
+/// is in the way.
+#[must_use]
+pub fn why_denied(decision: &CheckQuotaResponse) -> String {
     if decision.reason() == DenialReason::SubscriptionRequired {
-        let missing: Vec<&str> = decision
-            .missing_features
-            .iter()
+        let missing: Vec<&str> = (decision.missing_features.iter())
             .map(|one| one.feature.as_str())
             .collect();
+        return format!("the plan lacks {}", missing.join(", "));
+    }
+    let mut limits = decision.limits.iter().enumerate();
+    let binding = limits.find(|(index, _)| is_binding(decision, *index));
+    binding.map_or_else(
+        || "a limit stands in the way".to_owned(),
+        |(_, limit)| standing(limit),
+    )
+}
+
+fn denied(decision: &CheckQuotaResponse) -> Said {
+    let detail = why_denied(decision);
+    if decision.reason() == DenialReason::SubscriptionRequired {
         return Said {
             code: Code::FailedPrecondition,
             status: StatusCode::PAYMENT_REQUIRED,
             reason: Some(ErrorReason::SubscriptionRequired),
-            title: "The plan does not have this",
-            detail: format!("the plan lacks {}", missing.join(", ")),
+            title: "The plan lacks a feature",
+            detail,
             retry_after_s: None,
         };
     }
-    let binding = decision
-        .binding_limit
-        .and_then(|index| decision.limits.get(usize::try_from(index).ok()?));
     Said {
         code: Code::ResourceExhausted,
         status: StatusCode::TOO_MANY_REQUESTS,
         reason: Some(ErrorReason::QuotaExceeded),
-        title: "A limit is reached",
-        detail: binding.map_or_else(|| "a limit stands in the way".to_owned(), standing),
+        title: "A limit stands in the way",
+        detail,
         retry_after_s: retry_after_s(decision),
     }
 }

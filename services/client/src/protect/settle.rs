@@ -68,19 +68,15 @@ impl Quota {
     async fn settle(&self, entry: &Entry, deadline: Option<Duration>) -> Result<(), Status> {
         let mut client = self.0.client.clone();
         match entry {
-            Entry::Record(record) => client
-                .record_usage(within(record.clone(), deadline))
-                .await
-                .map(drop),
-            Entry::Named(named) => {
-                let record = named.record.clone().unwrap_or_default();
-                let recorded = match client.record_usage(within(record, deadline)).await {
+            Entry::Record(record) => {
+                let used = record.used.clone().unwrap_or_default();
+                let recorded = match client.record_usage(within(used, deadline)).await {
                     // It was counted when it came before, at another time or with another amount: that stands.
                     Err(status) if status.reason() == Some(ErrorReason::RequestIdReused) => Ok(()),
                     recorded => recorded.map(drop),
                 };
                 // Where that is not known to be free, it expires.
-                if let Some(release) = named.release.clone()
+                if let Some(release) = record.release.clone()
                     && recorded.as_ref().err().is_none_or(is_final)
                     && let Err(status) = client.release_hold(within(release, deadline)).await
                 {
@@ -177,7 +173,8 @@ enum Told {
     Away,
 }
 
-fn within<T>(message: T, deadline: Option<Duration>) -> Request<T> {
+/// A call with this deadline, or the client's.
+pub(super) fn within<T>(message: T, deadline: Option<Duration>) -> Request<T> {
     let mut request = Request::new(message);
     if let Some(deadline) = deadline {
         request.set_timeout(deadline);

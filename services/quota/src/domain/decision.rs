@@ -27,6 +27,12 @@ impl Level {
         self.used.checked_add(self.held).unwrap_or(Units::MAX)
     }
 
+    /// Whether `amount` more use can be counted: at most 2^53 − 1 in all.
+    #[must_use]
+    pub fn can_count(self, amount: Units) -> bool {
+        self.used.checked_add(amount).is_some()
+    }
+
     /// Whether `amount` more fits under `max`, and under what can be counted at all.
     #[must_use]
     pub fn has_room_for(self, amount: Units, max: Option<Units>) -> bool {

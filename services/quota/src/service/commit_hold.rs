@@ -115,10 +115,7 @@ impl Service {
             let windows = need(&limits, used, hold.reserved_at, now).windows;
             let keys: Vec<WindowKey> = windows.into_iter().map(|(key, _)| key).collect();
             let levels = self.escrow.levels(account, &keys, Timestamp::MAX).await?;
-            if levels
-                .iter()
-                .all(|level| level.used.checked_add(used.amount).is_some())
-            {
+            if levels.iter().all(|level| level.can_count(used.amount)) {
                 continue;
             }
             // What was recorded before is among what is used.

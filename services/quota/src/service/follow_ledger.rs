@@ -327,3 +327,34 @@ fn event(crossing: &Crossing, limit: &EffectiveLimit, now: Timestamp) -> Thresho
         mode: to_proto_mode(limit.limit.mode),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_are_told_at_once_of_what_no_slice_paid_for_in_a_commit_and_of_what_was_not_asked_for() {
+        let used = |source: &str, charged| Used {
+            account: AccountId::parse("acme").expect("an account"),
+            metric: MetricSlug::parse("api.requests").expect("a metric"),
+            amount: 10,
+            charged,
+            event_at: Timestamp::UNIX_EPOCH,
+            returned: false,
+            source: source.to_owned(),
+            event_id: "e-1".to_owned(),
+        };
+        for (source, charged, expected) in [
+            ("hold:app", 10, false),
+            ("hold:app", 9, true),
+            ("hold:app", 0, true),
+            ("record:app", 0, true),
+            ("return:app", 0, true),
+            ("decision:app", 0, false),
+            ("app", 0, false),
+        ] {
+            let applied = used(source, charged).applied();
+            assert_eq!(applied.is_some(), expected, "{source} {charged}");
+        }
+    }
+}

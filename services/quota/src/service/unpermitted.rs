@@ -38,7 +38,7 @@ impl Service {
             .escrow
             .levels(&used.account, &question.keys(), Timestamp::MAX)
             .await?;
-        let beyond = |(asked, level): (&Asked, &Level)| level.used.checked_add(asked.amount).is_none();
+        let beyond = |(asked, level): (&Asked, &Level)| !level.can_count(asked.amount);
         if let Some(index) = question.asked.iter().zip(&levels).position(beyond)
             && !self.find_recording(&request).await?
         {

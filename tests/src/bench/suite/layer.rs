@@ -57,7 +57,7 @@ const PAIRS: [Pair; 2] = [
         base: "calls",
         layered: Work::HeldRoute,
         alone: Work::Calls,
-        times: 500,
+        times: 100,
     },
 ];
 
