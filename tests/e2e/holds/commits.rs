@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use octroi_proto::errors::v1::ErrorReason;
+use octroi_proto::{errors::v1::ErrorReason, quota::v1::DenialReason};
 use octroi_tests::harness::fleet::{Fleet, OPERATOR, roomy_hour};
 use tokio::time::timeout;
 use tonic::Code;
@@ -227,6 +227,11 @@ pub(super) async fn what_a_commit_leaves_is_free_with_its_answer(fleet: &mut Fle
         let denied = decide(&one.app, consume(account, "r-1", &[(REQUESTS, 1)])).await?;
         ensure!(!denied.allowed, "{denied:?}");
         one.commit(&hold, &[(REQUESTS, used)]).await?;
+        // What was used is said to be used, also where all of it was.
+        let whole = one.hold("h-0", &[(EXPORTS, 2)]).await?;
+        one.commit(&whole, &[]).await?;
+        let denied = decide(&one.app, consume(account, "r-0", &[(EXPORTS, 1)])).await?;
+        ensure!(denied.reason() == DenialReason::QuotaExceeded, "{denied:?}");
         match index % 4 {
             0 => {
                 let hour = one.hour(REQUESTS).await?;

@@ -7,11 +7,13 @@ use octroi_core::{AccountId, MetricSlug, SliceId, Units, source};
 use octroi_kit::db::{DatabaseError, Scope, joined};
 use octroi_proto::usage::v1::Origin;
 use sha2::{Digest as _, Sha256};
+use tokio::time::timeout;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::{
     Service,
+    degraded::PATIENCE,
     ledger::{LedgerAnswer, Line, Request},
     pay_commit::extra_slices,
     question::need,
@@ -83,10 +85,10 @@ impl Service {
             } else {
                 service.commit_lines(&account, &hold, &amounts, request).await?
             };
-            // What was not used is free with the answer, for whoever asks wherever.
-            let is_less = |(used, held): (&Item, &Item)| used.amount < held.amount;
-            let frees = amounts.iter().zip(&hold.items).any(is_less);
-            if !frees || service.escrow.settle(&slices).await.is_err() {
+            // What was used is used with the answer, and the rest is free, for whoever asks wherever. It is recorded by now, so
+            // that nobody waits for long.
+            let settled = timeout(PATIENCE, service.escrow.settle(&slices)).await;
+            if !matches!(settled, Ok(Ok(_))) {
                 service.escrow.settle_later(slices);
             }
             service.note_commit(&account, &hold, &commit);

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{convert::from_proto_charge, domain::decision::goes_on_without, error::Error};
 
-/// How long the ledger may take where the policy of a limit does not need it, or a denial.
+/// How long the ledger may take where the policy of a limit does not need it, or a denial, or the end of a hold.
 pub(super) const PATIENCE: Duration = Duration::from_millis(500);
 /// How often the ledger is told what waits.
 const TELL_EVERY: Duration = Duration::from_millis(250);
