@@ -13,11 +13,12 @@ cd "$ROOT"
 build_programs
 data=${OCTROI_DATA_DIR:-.octroi}
 export PERSONAS_LISTEN=${PERSONAS_LISTEN:-127.0.0.1:8090}
+! curl -s -o /dev/null "http://$PERSONAS_LISTEN/" || die "something listens on $PERSONAS_LISTEN already: set PERSONAS_LISTEN"
 addresses=$(mktemp)
 rm "$addresses"
 programs=()
 end() {
-    trap - EXIT INT TERM
+    trap - EXIT HUP INT TERM
     rm -f "$addresses"
     # The application first: it needs the fleet's database.
     for ((index = ${#programs[@]} - 1; index >= 0; index--)); do
@@ -26,10 +27,10 @@ end() {
     done
 }
 trap end EXIT
-trap 'exit 130' INT TERM
+trap 'exit 130' HUP INT TERM
 
 # Ctrl-C is for this script, which ends them in their order.
-(trap '' INT && exec setsid "$TARGET/debug/octroi" all --addresses-file "$addresses") &
+(trap '' HUP INT && exec setsid "$TARGET/debug/octroi" all --addresses-file "$addresses") &
 programs+=($!)
 until [[ -s $addresses ]]; do
     kill -0 "${programs[0]}" 2>/dev/null || die "the fleet did not start"

@@ -24,6 +24,7 @@ use crate::{
 both_topologies!(
     personas_are_made_listed_read_exported_and_deleted,
     a_place_that_was_not_taken_yet_is_given_back_once_it_is,
+    what_a_program_that_died_did_not_count_is_counted_by_the_next,
     what_is_not_served_is_not_counted,
 );
 
@@ -60,7 +61,7 @@ impl Personas {
             .account_from_header("x-account-id")
             .build()?;
         let database = octroi_personas::store::connect(fleet.database().superuser_url()).await?;
-        tokio::spawn(octroi_personas::places::return_all(
+        tokio::spawn(octroi_personas::places::settle_all(
             database.clone(),
             client.clone(),
         ));
@@ -134,8 +135,8 @@ async fn a_place_that_was_not_taken_yet_is_given_back_once_it_is(fleet: &mut Fle
     let mut session = PgConnection::connect(fleet.database().superuser_url()).await?;
     // As it is while what was used waits for the fleet.
     let id: uuid::Uuid = sqlx::query_scalar(
-        "INSERT INTO personas.persona (id, account_id, name, template)
-         VALUES (gen_random_uuid(), 'acme', 'Ada', 'blank') RETURNING id",
+        "INSERT INTO personas.persona (id, account_id, name, template, counted)
+         VALUES (gen_random_uuid(), 'acme', 'Ada', 'blank', true) RETURNING id",
     )
     .fetch_one(&mut session)
     .await?;
@@ -161,6 +162,38 @@ async fn a_place_that_was_not_taken_yet_is_given_back_once_it_is(fleet: &mut Fle
         let waiting: i64 = sqlx::query_scalar(left).fetch_one(&mut session).await?;
         let stored = standing(&app, "acme", "personas.stored", Period::Lifetime).await?;
         ensure!((waiting, stored.used) == (0, 0), "{waiting} {stored:?}");
+        Ok(())
+    })
+    .await
+}
+
+async fn what_a_program_that_died_did_not_count_is_counted_by_the_next(fleet: &mut Fleet) -> Result<()> {
+    roomy_hour().await;
+    let app = fleet.clients(APPLICATION)?;
+    let personas = Personas::start(fleet).await?;
+    personas
+        .call(Method::POST, "/accounts", Some(json!({ "id": "acme" })))
+        .await?;
+    let mut session = PgConnection::connect(fleet.database().superuser_url()).await?;
+    let written = "INSERT INTO personas.persona (id, account_id, name, template, created_at)
+                   VALUES (gen_random_uuid(), 'acme', 'Ada', 'blank', now() - interval '1 minute') RETURNING id";
+    let _stays: uuid::Uuid = sqlx::query_scalar(written).fetch_one(&mut session).await?;
+    let goes: uuid::Uuid = sqlx::query_scalar(written).fetch_one(&mut session).await?;
+    let deleted = personas
+        .call(Method::DELETE, &format!("/personas/{goes}"), None)
+        .await?;
+    ensure!(deleted.status == 204, "{}", deleted.text);
+    eventually("both were counted, and one place is free again", async || {
+        let created = standing(&app, "acme", "personas.created", Period::Day).await?;
+        let stored = standing(&app, "acme", "personas.stored", Period::Lifetime).await?;
+        let left: i64 = sqlx::query_scalar(
+            "SELECT (SELECT count(*) FROM personas.persona WHERE NOT counted)
+                  + (SELECT count(*) FROM personas.place_to_return)",
+        )
+        .fetch_one(&mut session)
+        .await?;
+        let found = (created.used, stored.used, left);
+        ensure!(found == (2, 1, 0), "{found:?}");
         Ok(())
     })
     .await

@@ -4,7 +4,10 @@ use axum::{Json, extract::State, http::StatusCode};
 use octroi_client::proto::account::v1::UpsertAccountRequest;
 use serde::Deserialize;
 
-use crate::{App, problem::Problem};
+use crate::{
+    App,
+    problem::{self, Problem},
+};
 
 /// A customer.
 #[derive(Debug, Deserialize)]
@@ -17,6 +20,9 @@ pub(crate) async fn create(
     State(app): State<App>,
     Json(new): Json<NewAccount>,
 ) -> Result<StatusCode, Problem> {
+    if new.id.is_empty() {
+        return Err(problem::account_missing());
+    }
     let request = UpsertAccountRequest {
         account_id: new.id,
         ..UpsertAccountRequest::default()

@@ -1,5 +1,6 @@
 //! A small application of somebody who uses Octroi: personas that are made, listed, read, deleted and exported. What is
-//! Octroi's in it is one line on each route (`App::routes`), and giving back the place of what was deleted (`places`).
+//! Octroi's in it is one line on each route (`App::routes`), and settling the places of what was made or deleted
+//! when something died meanwhile (`places`).
 //!
 //! It trusts the header `x-account-id`: a real one has a session there.
 
@@ -14,6 +15,7 @@ mod templates;
 use axum::{
     Router,
     extract::{Request, State},
+    http::StatusCode,
     middleware::{Next, from_fn_with_state},
     response::Response,
     routing::{get, post},
@@ -22,6 +24,7 @@ use octroi_client::{Client, Quota};
 use sqlx::PgPool;
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 /// What handlers have.
 #[derive(Clone, Debug)]
@@ -37,9 +40,12 @@ pub struct App {
 impl App {
     /// The routes, and what protects each.
     pub fn routes(self, quota: &Quota) -> Router {
-        let to_the_end = || from_fn_with_state(self.tasks.clone(), to_the_end);
-        // What is made counts twice: in this month, and among those that are there.
-        let create = quota.metric("personas.created").and_metric("personas.stored");
+        let to_the_end = || from_fn_with_state(self.clone(), to_the_end);
+        // What is made counts twice: in this month, and among those that are there. It counts under its id.
+        let create = quota
+            .metric(places::CREATED)
+            .and_metric(places::STORED)
+            .request_id_by(|head| head.extensions.get::<NewId>().map(|id| places::name_of(id.0)));
         // An export is paid by the hundred rows; how many there are is known at its end.
         let export = quota.metric("exports.run").amount_by_meter();
         Router::new()
@@ -93,14 +99,31 @@ impl App {
     }
 }
 
-/// Serves a request to its end, also where whoever made it goes away: what is written is counted then, and nothing is
-/// counted that is not written.
+/// The id of the persona that a request makes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NewId(pub(crate) Uuid);
+
+/// Serves a request that makes a persona to its end, also where whoever made it goes away: what is written is counted then,
+/// and nothing is counted that is not written.
 async fn to_the_end(
-    State(tasks): State<TaskTracker>,
-    request: Request,
+    State(app): State<App>,
+    mut request: Request,
     next: Next,
 ) -> Result<Response, problem::Problem> {
-    tasks.spawn(next.run(request)).await.map_err(|_| problem::fault())
+    let id = Uuid::new_v4();
+    request.extensions_mut().insert(NewId(id));
+    let tasks = app.tasks.clone();
+    let to_the_end = async move {
+        let response = next.run(request).await;
+        // It is counted by now. Where this cannot be noted, it is counted again later, under the same name.
+        if response.status() == StatusCode::CREATED
+            && let Err(error) = store::set_counted(&app.database, id).await
+        {
+            tracing::warn!(error = %error, persona.id = %id, "it is not noted that a persona was counted");
+        }
+        response
+    };
+    tasks.spawn(to_the_end).await.map_err(|_| problem::fault())
 }
 
 /// Whose request it is.

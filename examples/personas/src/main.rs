@@ -1,6 +1,6 @@
 //! The program: an HTTP server beside the fleet.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{io::IsTerminal as _, net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use clap::Parser;
@@ -30,7 +30,11 @@ const CLOSE_MAX: Duration = Duration::from_secs(5);
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    let to_people = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(to_people)
+        .init();
     let arguments = Arguments::parse();
     let client = Client::from_env()?;
     let mut quota = Quota::builder(&client).account_from_header("x-account-id");
@@ -39,7 +43,7 @@ async fn main() -> anyhow::Result<()> {
     }
     let quota = quota.build().context("the journal cannot be opened")?;
     let database = store::connect(&arguments.database_url).await?;
-    tokio::spawn(places::return_all(database.clone(), client.clone()));
+    tokio::spawn(places::settle_all(database.clone(), client.clone()));
     let listener = TcpListener::bind(arguments.listen)
         .await
         .with_context(|| format!("cannot listen on {}", arguments.listen))?;

@@ -1,7 +1,7 @@
 //! Personas: made, listed, read, deleted.
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Path, State},
     http::StatusCode,
 };
@@ -10,7 +10,7 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::{
-    Account, App, places,
+    Account, App, NewId, places,
     problem::{self, Problem},
     store::{self, Persona},
 };
@@ -24,22 +24,24 @@ pub(crate) struct NewPersona {
 /// Makes a persona of nothing.
 pub(crate) async fn create(
     State(app): State<App>,
+    Extension(id): Extension<NewId>,
     account: Account,
     Json(new): Json<NewPersona>,
 ) -> Result<(StatusCode, Json<Persona>), Problem> {
-    insert(&app, &account, &new, "blank").await
+    insert(&app, id, &account, &new, "blank").await
 }
 
 pub(crate) async fn insert(
     app: &App,
+    id: NewId,
     account: &Account,
     new: &NewPersona,
     template: &str,
 ) -> Result<(StatusCode, Json<Persona>), Problem> {
-    if !(1..=200).contains(&new.name.chars().count()) {
+    if !(1..=200).contains(&new.name.chars().count()) || new.name.contains('\0') {
         return Err(problem::name_missing());
     }
-    let persona = store::insert_persona(&app.database, &account.0, &new.name, template).await?;
+    let persona = store::insert_persona(&app.database, id.0, &account.0, &new.name, template).await?;
     Ok((StatusCode::CREATED, Json(persona)))
 }
 
@@ -67,10 +69,9 @@ pub(crate) async fn delete(
     account: Account,
     Path(id): Path<Uuid>,
 ) -> Result<StatusCode, Problem> {
-    if !store::delete_persona(&app.database, &account.0, id).await? {
-        return Err(problem::no_persona());
-    }
+    let deleted = store::delete_persona(&app.database, &account.0, id).await?;
+    let place = deleted.ok_or_else(problem::no_persona)?;
     // With the answer where Octroi answers, and later where it does not.
-    places::return_one(&app, id, &account.0).await;
+    places::return_one(&app, &place).await;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -41,8 +41,12 @@ pub(crate) fn fault() -> Problem {
 pub(crate) fn name_missing() -> Problem {
     Problem::new(
         StatusCode::BAD_REQUEST,
-        "A persona has a name of 1 to 200 characters",
+        "A persona has a name of 1 to 200 characters, none of them NUL",
     )
+}
+
+pub(crate) fn account_missing() -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "An account has an id")
 }
 
 impl From<sqlx::Error> for Problem {

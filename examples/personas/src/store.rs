@@ -48,12 +48,13 @@ pub async fn connect(url: &str) -> anyhow::Result<PgPool> {
     Ok(pool)
 }
 
-/// Makes a persona.
+/// Makes a persona, which is not counted yet.
 ///
 /// # Errors
 /// [`sqlx::Error`].
 pub async fn insert_persona(
     pool: &PgPool,
+    id: Uuid,
     account: &str,
     name: &str,
     template: &str,
@@ -62,7 +63,7 @@ pub async fn insert_persona(
         "INSERT INTO persona (id, account_id, name, template) VALUES ($1, $2, $3, $4)
          RETURNING id, name, template, created_at",
     )
-    .bind(Uuid::new_v4())
+    .bind(id)
     .bind(account)
     .bind(name)
     .bind(template)
@@ -92,31 +93,61 @@ pub async fn find_persona(pool: &PgPool, account: &str, id: Uuid) -> Result<Opti
         .await
 }
 
-/// Deletes a persona and writes down that its place is to be given back, both or neither. Answers whether there was one.
+/// Deletes a persona and writes down that its place is to be given back, both or neither. None where there was none.
 ///
 /// # Errors
 /// [`sqlx::Error`].
-pub async fn delete_persona(pool: &PgPool, account: &str, id: Uuid) -> Result<bool, sqlx::Error> {
-    let done = sqlx::query(
-        "WITH gone AS (DELETE FROM persona WHERE account_id = $1 AND id = $2 RETURNING id, account_id)
-         INSERT INTO place_to_return (persona_id, account_id) SELECT id, account_id FROM gone",
+pub async fn delete_persona(pool: &PgPool, account: &str, id: Uuid) -> Result<Option<Place>, sqlx::Error> {
+    sqlx::query_as(
+        "WITH gone AS (DELETE FROM persona WHERE account_id = $1 AND id = $2 RETURNING id, account_id, counted)
+         INSERT INTO place_to_return (persona_id, account_id, counted) SELECT id, account_id, counted FROM gone
+         RETURNING persona_id, account_id, counted, refusals",
     )
     .bind(account)
     .bind(id)
-    .execute(pool)
-    .await?;
-    Ok(done.rows_affected() == 1)
+    .fetch_optional(pool)
+    .await
 }
 
-/// A place that is to be given back.
+/// The place of a persona.
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
 pub struct Place {
-    /// The persona that had it.
+    /// The persona that has it, or had it.
     pub persona_id: Uuid,
-    /// Whose it was.
+    /// Whose it is.
     pub account_id: String,
-    /// How often it was refused for good.
+    /// Whether Octroi knows that it was taken.
+    pub counted: bool,
+    /// How often giving it back was refused for good.
     pub refusals: i32,
+}
+
+/// Places of personas that are not counted although they were made a while ago.
+///
+/// # Errors
+/// [`sqlx::Error`].
+pub async fn list_uncounted(pool: &PgPool, max: i64) -> Result<Vec<Place>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT id AS persona_id, account_id, counted, 0 AS refusals FROM persona
+         WHERE NOT counted AND created_at < now() - interval '10 seconds' ORDER BY created_at LIMIT $1",
+    )
+    .bind(max)
+    .fetch_all(pool)
+    .await
+}
+
+/// Notes that Octroi knows of a persona, whether it is still there or deleted by now.
+///
+/// # Errors
+/// [`sqlx::Error`].
+pub async fn set_counted(pool: &PgPool, persona: Uuid) -> Result<(), sqlx::Error> {
+    for statement in [
+        "UPDATE persona SET counted = true WHERE id = $1",
+        "UPDATE place_to_return SET counted = true WHERE persona_id = $1",
+    ] {
+        sqlx::query(statement).bind(persona).execute(pool).await?;
+    }
+    Ok(())
 }
 
 /// Places that are to be given back, those first that were refused least often.
@@ -125,7 +156,7 @@ pub struct Place {
 /// [`sqlx::Error`].
 pub async fn list_places_to_return(pool: &PgPool, max: i64) -> Result<Vec<Place>, sqlx::Error> {
     sqlx::query_as(
-        "SELECT persona_id, account_id, refusals FROM place_to_return ORDER BY refusals, persona_id LIMIT $1",
+        "SELECT persona_id, account_id, counted, refusals FROM place_to_return ORDER BY refusals, persona_id LIMIT $1",
     )
     .bind(max)
     .fetch_all(pool)

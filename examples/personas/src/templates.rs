@@ -1,13 +1,13 @@
 //! Premium templates: personas that are made of something.
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Path, State},
     http::StatusCode,
 };
 
 use crate::{
-    Account, App,
+    Account, App, NewId,
     personas::{self, NewPersona},
     problem::{self, Problem},
     store::Persona,
@@ -18,6 +18,7 @@ const TEMPLATES: [&str; 3] = ["early-adopter", "night-owl", "power-user"];
 /// Makes a persona of a template.
 pub(crate) async fn create(
     State(app): State<App>,
+    Extension(id): Extension<NewId>,
     account: Account,
     Path(template): Path<String>,
     Json(new): Json<NewPersona>,
@@ -25,5 +26,5 @@ pub(crate) async fn create(
     if !TEMPLATES.contains(&template.as_str()) {
         return Err(problem::no_template());
     }
-    personas::insert(&app, &account, &new, &template).await
+    personas::insert(&app, id, &account, &new, &template).await
 }

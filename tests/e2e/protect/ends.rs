@@ -33,7 +33,11 @@ pub(super) async fn a_request_is_counted_by_what_becomes_of_it(fleet: &mut Fleet
     // Failed.
     let failed = site.get("/fails").await?;
     ensure!(failed.status == StatusCode::INTERNAL_SERVER_ERROR, "{failed:?}");
-    site.comes_to(EXPORTS, (0, 0)).await?;
+    let hour = site.hour(EXPORTS).await?;
+    ensure!(
+        (hour.used, hour.held) == (0, 0),
+        "it is free with the answer: {hour:?}"
+    );
     // Ended by a bug.
     let panicked = site.get("/panics").await?;
     ensure!(

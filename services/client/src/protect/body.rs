@@ -205,7 +205,7 @@ impl End {
             Ok(trailers) => {
                 match has_failed(&trailers) {
                     true if self.rule.is_measured_to_the_end() => self.commit_measured(),
-                    true => self.permit.give_back(),
+                    true => self.committing = self.permit.give_back(),
                     false => self.commit(),
                 }
                 self.last = Some(Frame::trailers(trailers));

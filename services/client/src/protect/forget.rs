@@ -68,7 +68,7 @@ impl Quota {
                             quota.0.breaker.answered();
                             let hold = answer.into_inner().hold_id;
                             if !hold.is_empty() {
-                                give_back(quota.clone(), ask.account, hold);
+                                drop(give_back(quota.clone(), ask.account, hold));
                             }
                             return;
                         }

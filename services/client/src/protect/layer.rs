@@ -89,7 +89,7 @@ impl QuotaLayer {
         self.with_last(|item| item.measure = Measure::OfResponse(Arc::new(of)))
     }
 
-    /// Records the bytes of the response's body, as they were sent, also where the caller goes away in the middle, or the
+    /// Records the bytes of the response's body, as they were handed to the connection, also where the caller goes away in the middle, or the
     /// body breaks off. Other metrics of the layer are not recorded then.
     #[must_use]
     pub fn amount_by_bytes(self) -> Self {
@@ -212,7 +212,7 @@ impl QuotaLayer {
         let answer = permit
             .renewed_while(inner.call(Request::from_parts(head, body)))
             .await;
-        // Whatever goes wrong on this way drops the permit, which gives back what it has.
+        // A panic, a caller that goes away, or a service without an answer drops the permit, which gives back what it has.
         let (mut head, body) = answer?.into_parts();
         permit.tell(&mut head.headers);
         let body = self.count(permit, wire, &head, body).await;
@@ -234,6 +234,7 @@ impl QuotaLayer {
         body: R,
     ) -> Body<R> {
         if !permit.is_open() || !self.rule.succeeded(head) || wire.has_failed(&head.headers) {
+            permit.release().await;
             return Body::plain(body);
         }
         let used = self.rule.used_by(head);

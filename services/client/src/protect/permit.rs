@@ -19,7 +19,7 @@ use super::{
     meter::Meter,
     rate_limit::rate_limit,
     rule::Rule,
-    settle::is_final,
+    settle::{is_final, within},
 };
 use crate::Refusal as _;
 
@@ -144,13 +144,21 @@ impl Permit {
         self.renewing = Some(renewing.abort_handle());
     }
 
-    /// Frees what is held: nothing was used.
-    pub(super) fn give_back(&mut self) {
+    /// Frees what is held, because nothing was used, and waits until it is free: whoever asks after the answer has it.
+    pub(super) async fn release(mut self) {
+        if let Some(giving_back) = self.give_back() {
+            drop(giving_back.await);
+        }
+    }
+
+    /// Frees what is held, because nothing was used, in a task of its own.
+    pub(super) fn give_back(&mut self) -> Option<JoinHandle<()>> {
         if let Some(renewing) = self.renewing.take() {
             renewing.abort();
         }
-        if let State::Held { ask, hold } = std::mem::replace(&mut self.state, State::Closed) {
-            give_back(self.quota.clone(), ask.account, hold);
+        match std::mem::replace(&mut self.state, State::Closed) {
+            State::Held { ask, hold } => give_back(self.quota.clone(), ask.account, hold),
+            State::Closed | State::Owed { .. } => None,
         }
     }
 
@@ -167,8 +175,7 @@ impl Permit {
             State::Held { ask, hold } if ask.has_name() => {
                 let record = ask.to_record(used, now());
                 if record.used.is_none() {
-                    give_back(self.quota.clone(), ask.account, hold);
-                    return None;
+                    return give_back(self.quota.clone(), ask.account, hold);
                 }
                 let release = ReleaseHoldRequest {
                     account_id: ask.account,
@@ -204,7 +211,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.give_back();
+        drop(self.give_back());
     }
 }
 
@@ -229,22 +236,21 @@ async fn renew(quota: Quota, request: RenewHoldRequest, first: Instant, ttl: Dur
 }
 
 /// Frees what is held, in a task of its own. Where that fails it expires.
-pub(super) fn give_back(quota: Quota, account: String, hold: String) {
+pub(super) fn give_back(quota: Quota, account: String, hold: String) -> Option<JoinHandle<()>> {
     // A program that ends without a runtime leaves it to expire.
-    let Ok(runtime) = Handle::try_current() else {
-        return;
-    };
+    let runtime = Handle::try_current().ok()?;
     let tasks = quota.0.tasks.clone();
     let give_back = async move {
         let request = ReleaseHoldRequest {
             account_id: account,
             hold_id: hold,
         };
+        let request = within(request, Some(quota.0.deadline));
         if let Err(status) = quota.0.client.clone().release_hold(request).await {
             tracing::warn!(error = %status, reason = ?status.reason(), "a hold is not released, and expires");
         }
     };
-    tasks.spawn_on(give_back, &runtime);
+    Some(tasks.spawn_on(give_back, &runtime))
 }
 
 /// When something is used: what is recorded later must say.

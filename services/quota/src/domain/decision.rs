@@ -229,6 +229,12 @@ pub fn decide(id: String, asked: &[Asked], levels: &[Level], attempt: Attempt, n
     }
 }
 
+/// Whether every amount fits into its window.
+#[must_use]
+pub fn has_room(asked: &[Asked], levels: &[Level]) -> bool {
+    (asked.iter().zip(levels)).all(|(one, level)| level.has_room_for(one.amount, one.max()))
+}
+
 fn binding_limit(asked: &[Asked], levels: &[Level], attempt: Attempt) -> Option<usize> {
     let full = |(one, level): (&Asked, &Level)| !level.has_room_for(one.amount, one.max());
     let pairs = || asked.iter().zip(levels).enumerate();

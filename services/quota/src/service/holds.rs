@@ -9,7 +9,7 @@ use crate::{
     answers::RequestKey,
     domain::{
         check::{Check, decision_id},
-        decision::{Attempt, Decision},
+        decision::{Attempt, Decision, Level},
         hold::{Hold, OPEN_MAX, hold_number, slice_of},
         slice::SliceKind,
     },
@@ -20,6 +20,8 @@ use crate::{
 
 /// How often a hold is tried anew because the limits changed meanwhile.
 const TRIES_MAX: u32 = 8;
+/// How often one that was refused is tried again, because a look finds room for it.
+const FREED_TRIES_MAX: u32 = 3;
 
 /// What became of trying to hold.
 enum Held {
@@ -36,6 +38,13 @@ pub struct Reservation {
     pub decision: Decision,
     /// The hold and when it expires, where it was allowed.
     pub hold: Option<(Hold, Timestamp)>,
+}
+
+fn not_reserved(question: &Question, levels: &[Level]) -> Reservation {
+    Reservation {
+        decision: question.decide(levels, Attempt::Refused),
+        hold: None,
+    }
 }
 
 impl Service {
@@ -58,14 +67,15 @@ impl Service {
     async fn reserve_once(&self, check: &Check, key: &RequestKey, ttl_s: i64) -> Result<Reservation, Error> {
         let number = hold_number(&check.account, &key.caller, key.request.as_str());
         let decision_id = decision_id(check.account.as_str(), &key.caller, key.request.as_str());
-        for _ in 0..TRIES_MAX {
+        for tried in 0..TRIES_MAX {
             let question = self.question(check, decision_id.clone()).await?;
             let rows = self.hold_reader.read(number, Some(&check.account)).await?;
             if let Some(before) = (self.reserved_before(check, key, number, &question, &rows.slices)).await? {
                 return Ok(before);
             }
             if !question.missing_features.is_empty() {
-                return self.not_reserved(check, &question).await;
+                let levels = self.fresh_levels(check, &question).await?;
+                return Ok(not_reserved(&question, &levels));
             }
             let hold = Hold {
                 id: number,
@@ -89,7 +99,13 @@ impl Service {
                         hold: Some((hold, expires_at)),
                     });
                 }
-                Held::No => return self.not_reserved(check, &question).await,
+                Held::No => {
+                    let levels = self.fresh_levels(check, &question).await?;
+                    // What stood in the way may have ended between the refusal and this look.
+                    if tried >= FREED_TRIES_MAX || !question.has_room(&levels) {
+                        return Ok(not_reserved(&question, &levels));
+                    }
+                }
                 Held::Again => {}
             }
         }
@@ -141,15 +157,11 @@ impl Service {
         Ok(if full { Held::No } else { Held::Again })
     }
 
-    async fn not_reserved(&self, check: &Check, question: &Question) -> Result<Reservation, Error> {
-        let levels = self
-            .escrow
+    /// Where the account stands now, whatever is remembered.
+    async fn fresh_levels(&self, check: &Check, question: &Question) -> Result<Vec<Level>, Error> {
+        (self.escrow)
             .levels(&check.account, &question.keys(), Timestamp::MAX)
-            .await?;
-        Ok(Reservation {
-            decision: question.decide(&levels, Attempt::Refused),
-            hold: None,
-        })
+            .await
     }
 
     /// The hold that the same request made before, whatever became of it.
@@ -182,10 +194,7 @@ impl Service {
             caller: key.caller.clone(),
             items: check.items.clone(),
         };
-        let levels = self
-            .escrow
-            .levels(&check.account, &question.keys(), Timestamp::MAX)
-            .await?;
+        let levels = self.fresh_levels(check, question).await?;
         Ok(Some(Reservation {
             decision: Decision {
                 repeated_request: true,

@@ -14,7 +14,9 @@ use super::{
 use crate::{
     domain::{
         check::{Check, Item},
-        decision::{Asked, Attempt, Decision, Level, decide, deny_for_features, unreachable_policy},
+        decision::{
+            Asked, Attempt, Decision, Level, decide, deny_for_features, has_room, unreachable_policy,
+        },
         holding::{AccountLimits, Catalog},
         plan::Plan,
         window::WindowKey,
@@ -61,6 +63,11 @@ impl Question {
             degraded: self.remembered,
             ..decision
         })
+    }
+
+    /// Whether all that is asked for fits as the account stands.
+    pub(super) fn has_room(&self, levels: &[Level]) -> bool {
+        has_room(&self.asked, levels)
     }
 
     pub(super) fn keys(&self) -> Vec<WindowKey> {
