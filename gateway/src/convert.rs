@@ -77,6 +77,22 @@ mod explained;
 pub(crate) use self::explained::{DecisionAction, ExplanationDetail, HoldEndState, Recording};
 
 answered! {
+    /// How the amounts of a metric become one figure.
+    Aggregation of common::v1::Aggregation {
+        /// The sum of the amounts.
+        Sum,
+        /// The number of events.
+        Count,
+        /// The largest amount.
+        Max,
+        /// The number of distinct values of a property.
+        Unique,
+        /// The amount of the newest event.
+        Latest,
+    }
+}
+
+answered! {
     /// How long a window of a limit is.
     Period of common::v1::Period {
         /// One hour of the account's zone.

@@ -1,6 +1,6 @@
 //! Query parameters, read strictly: unknown ones, repeated ones and bad values are refused, all at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use axum::{
     extract::{FromRequestParts, Query as Pairs},
@@ -79,11 +79,33 @@ impl Query {
         names
     }
 
-    pub(crate) fn required_instant(&mut self, name: &str) -> Option<prost_types::Timestamp> {
-        let Some(text) = self.text(name) else {
-            self.violations.add(name, REQUIRED);
-            return None;
+    /// What was given as `name[key]=value`, by key.
+    pub(crate) fn object(&mut self, name: &str) -> HashMap<String, String> {
+        let key_of = |given: &str| {
+            let key = given.strip_prefix(name)?.strip_prefix('[')?.strip_suffix(']')?;
+            Some(key.to_owned())
         };
+        let given = std::mem::take(&mut self.given).into_iter();
+        let (taken, left): (Vec<_>, Vec<_>) =
+            given.partition(|(given, value)| key_of(given).is_some() && !value.is_empty());
+        self.given = left.into_iter().collect();
+        let taken = taken.into_iter();
+        taken
+            .filter_map(|(given, value)| Some((key_of(&given)?, value)))
+            .collect()
+    }
+
+    pub(crate) fn required_instant(&mut self, name: &str) -> Option<prost_types::Timestamp> {
+        let given = self.given.contains_key(name);
+        let instant = self.instant(name);
+        if !given {
+            self.violations.add(name, REQUIRED);
+        }
+        instant
+    }
+
+    pub(crate) fn instant(&mut self, name: &str) -> Option<prost_types::Timestamp> {
+        let text = self.given.remove(name)?;
         let at = text
             .parse::<Timestamp>()
             .map_err(|_| format!("must be {}", instant::RULE));
@@ -194,6 +216,19 @@ mod tests {
             &["account_id"],
         )
         .await;
+    }
+
+    #[tokio::test]
+    async fn an_object_is_what_stands_in_its_brackets() {
+        let mut given = read("property[region]=eu&property[tier]=&property%5Bplan%5D=a,b&property=x").await;
+        let object = given.object("property");
+        let expected =
+            [("region", "eu"), ("plan", "a,b")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+        assert_eq!(object, HashMap::from(expected));
+        assert!(
+            given.finish().is_err(),
+            "what is no object, or empty, is not left unsaid"
+        );
     }
 
     #[tokio::test]

@@ -11,10 +11,9 @@ use octroi_proto::{
     billing::v1::ApplyCatalogRequest,
     errors::v1::ErrorReason,
     usage::v1::{
-        GetLedgerTotalsRequest, GetUsageEventRequest, GetUsageStatsRequest, Granularity,
-        ListUsageEventsRequest, TrackUsageBatchRequest, TrackUsageBatchResponse, TrackUsageBatchesRequest,
-        TrackUsageRequest, UsageEvent, track_usage_batches_result::Outcome as OfBatch,
-        track_usage_result::Outcome,
+        GetLedgerTotalsRequest, GetUsageEventRequest, ListUsageEventsRequest, TrackUsageBatchRequest,
+        TrackUsageBatchResponse, TrackUsageBatchesRequest, TrackUsageRequest, UsageEvent,
+        track_usage_batches_result::Outcome as OfBatch, track_usage_result::Outcome,
     },
 };
 use octroi_tests::harness::fleet::{APPLICATION, Clients, Fleet, OPERATOR, eventually};
@@ -318,7 +317,7 @@ async fn a_metric_is_counted_as_the_catalog_says(fleet: &mut Fleet) -> Result<()
     upsert_account(&app, ACCOUNT).await?;
     let more = "metrics:
   - { slug: logins, kind: flow, aggregation: count, unit: login, name: { en: Logins, fr: Connexions } }
-  - { slug: users.active, kind: flow, aggregation: unique, unit: user, name: { en: Users, fr: Utilisateurs } }
+  - { slug: users.active, kind: flow, aggregation: unique, property: user, unit: user, name: { en: Users, fr: Utilisateurs } }
 ";
     let document = octroi_fleet::seed::CATALOG.replacen("metrics:\n", more, 1);
     operator
@@ -359,24 +358,10 @@ async fn a_metric_is_counted_as_the_catalog_says(fleet: &mut Fleet) -> Result<()
     ensure!(told == expected, "{error:?}");
     ensure!(error.message.contains("must be 1"), "{error:?}");
 
-    let question = |metrics: &[&str]| GetUsageStatsRequest {
-        account_id: ACCOUNT.to_owned(),
-        metrics: metrics.iter().map(|metric| (*metric).to_owned()).collect(),
-        start_time: Some(prost_types::Timestamp::default()),
-        end_time: Some(prost_types::Timestamp {
-            seconds: 900,
-            nanos: 0,
-        }),
-        granularity: Granularity::Hour.into(),
-        zone: String::new(),
-    };
-    app.usage.clone().get_usage_stats(question(&["logins"])).await?;
-    let unique = app
-        .usage
-        .clone()
-        .get_usage_stats(question(&["logins", "users.active"]))
-        .await;
-    check_refusal("sums of what is unique", unique, invalid("metrics[1]"))
+    // What counts the values of a property must have it.
+    let nobody = event(ACCOUNT, "e-5", "users.active", 1);
+    let nobody = app.usage.clone().track_usage(single(nobody)).await;
+    check_refusal("a user without a name", nobody, invalid("event.properties.user"))
 }
 
 async fn ten_thousand_unknown_metrics_are_one_look_at_the_catalog(fleet: &mut Fleet) -> Result<()> {
@@ -408,22 +393,27 @@ async fn the_lag_is_what_the_rollups_lack(fleet: &mut Fleet) -> Result<()> {
     track(&app, whole(events)).await?;
     the_sums_have_the_ledger(&operator).await?;
 
-    // Rows that no event tells the rollups of.
+    // Whoever adds to the rollups waits for this lock, and whoever writes the ledger does not.
     let mut session = PgConnection::connect(fleet.database().superuser_url()).await?;
-    let copied = "INSERT INTO usage.usage_event
-             (account_id, source, event_id, metric, amount, event_at, recorded_at, origin, backfill, payload_hash)
-         SELECT account_id, 'copy', event_id, metric, amount, event_at, recorded_at, origin, backfill, payload_hash
-         FROM usage.usage_event WHERE event_id IN ('e-1', 'e-2', 'e-3')";
-    sqlx::query(copied).execute(&mut session).await?;
+    let mut lock = session.begin().await?;
+    sqlx::query("LOCK TABLE usage.rollup_quarter IN ACCESS EXCLUSIVE MODE")
+        .execute(&mut *lock)
+        .await?;
+    track(
+        &app,
+        whole((0..3).map(|index| used(&format!("l-{index}"), 1)).collect()),
+    )
+    .await?;
     let lag = rollup_lag(&operator).await?;
     ensure!(lag == 3, "{lag} events behind instead of 3");
-    sqlx::query("DELETE FROM usage.usage_event WHERE source = 'copy'")
-        .execute(&mut session)
-        .await?;
+    lock.rollback().await?;
     session.close().await?;
-    let lag = rollup_lag(&operator).await?;
-    ensure!(lag == 0, "{lag} events behind instead of none");
-    Ok(())
+    eventually("the rollups have them", async || {
+        let lag = rollup_lag(&operator).await?;
+        ensure!(lag == 0, "{lag} events behind instead of none");
+        Ok(())
+    })
+    .await
 }
 
 async fn a_last_page_of_events_leads_nowhere(fleet: &mut Fleet) -> Result<()> {

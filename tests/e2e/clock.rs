@@ -263,7 +263,7 @@ async fn a_full_window_is_free_again_once_the_clock_was_moved(fleet: &mut Fleet)
 }
 
 /// The ledger takes an event of the moved present, and quota's windows contain it.
-async fn all_services_have_the_time(app: &Clients, at: Timestamp) -> Result<()> {
+pub(crate) async fn all_services_have_the_time(app: &Clients, at: Timestamp) -> Result<()> {
     let request = TrackUsageRequest {
         event: Some(UsageEvent {
             event_time: Some(prost_types::Timestamp {

@@ -1,5 +1,6 @@
 //! Stories about a whole fleet, told once and run in both topologies.
 
+mod aggregations;
 mod asks;
 mod back_to_normal;
 mod batches;
@@ -14,6 +15,7 @@ mod holds;
 mod ledger;
 mod levels;
 mod limits;
+mod months;
 mod newcomer;
 mod operations;
 mod personas;

@@ -1,4 +1,4 @@
-//! `/api/account/usage`: sums over a range.
+//! `/api/account/usage`: figures over a range.
 
 use axum::{Json, extract::State};
 use jiff::Timestamp;
@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use crate::{
     access::Caller,
-    convert::{Granularity, time},
+    convert::{Aggregation, Granularity, time},
     edge::Edge,
     problem::{Names, Problem},
     query::Query,
@@ -26,6 +26,10 @@ pub(crate) struct Bucket {
     amount: u64,
     /// The number of events.
     events: u64,
+    /// The figure by the metric's aggregation; 0 without events.
+    value: u64,
+    /// The figure is an estimate, with a standard error of 1.6 %: only of `unique`, from 4,096 values on.
+    estimated: bool,
 }
 
 /// The use of one metric.
@@ -37,6 +41,12 @@ pub(crate) struct MetricUsage {
     total_amount: u64,
     /// The number of events in the range.
     total_events: u64,
+    /// How its amounts become one figure.
+    aggregation: Aggregation,
+    /// The figure of the whole range.
+    total_value: u64,
+    /// The figure of the whole range is an estimate.
+    total_estimated: bool,
     /// They tile the range; empty ones are among them.
     buckets: Vec<Bucket>,
 }
@@ -56,6 +66,8 @@ fn to_json_bucket(bucket: UsageBucket) -> Result<Bucket, Problem> {
         end_time: time(bucket.end_time.as_ref())?,
         amount: bucket.amount,
         events: bucket.events,
+        value: bucket.value,
+        estimated: bucket.estimated,
     })
 }
 
@@ -64,6 +76,9 @@ fn to_json_metric(stats: MetricStats) -> Result<MetricUsage, Problem> {
         metric: stats.metric,
         total_amount: stats.total_amount,
         total_events: stats.total_events,
+        aggregation: Aggregation::from_proto(stats.aggregation),
+        total_value: stats.total_value,
+        total_estimated: stats.total_estimated,
         buckets: stats
             .buckets
             .into_iter()

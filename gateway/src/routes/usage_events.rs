@@ -28,7 +28,7 @@ use crate::{
     edge::Edge,
     instant::Instant,
     problem::{Document, Names, Problem, renamed},
-    query::{PAGE_NAMES, Query},
+    query::Query,
 };
 
 /// The most events in one request.
@@ -36,6 +36,15 @@ const EVENTS_MAX: usize = 10_000;
 
 /// The contract puts the event into a field; here it is the body.
 const NAMES: Names = &[("event", "")];
+
+/// How the parameters of the list are called in the contract and here.
+const LIST_NAMES: Names = &[
+    ("page_size", "limit"),
+    ("page_token", "cursor"),
+    ("start_time", "from"),
+    ("end_time", "to"),
+    ("properties", "property"),
+];
 
 /// One immutable fact about the key's account. It is identified by account, source and event id.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -410,11 +419,16 @@ fn to_json_ledger_event(recorded: RecordedEvent) -> Result<LedgerEvent, Problem>
     })
 }
 
-/// The account's events, newest first.
+/// The account's events, newest first by the time at which they count.
 #[utoipa::path(
     get, path = "/api/account/usage/events", operation_id = "listUsageEvents", tag = "account",
     params(
         ("metric" = Option<String>, Query, description = "Only this metric."),
+        ("from" = Option<Timestamp>, Query, description = "Only events from this instant on (RFC 3339)."),
+        ("to" = Option<Timestamp>, Query, description = "Only events before this instant."),
+        ("source" = Option<String>, Query, description = "Only what this source said."),
+        ("property" = Option<BTreeMap<String, String>>, Query, style = DeepObject, explode,
+         description = "Only events that have these properties, such as `property[region]=eu`."),
         ("limit" = Option<u32>, Query, minimum = 1, description = "How many; absent means 50, above 100 counts as 100."),
         ("cursor" = Option<String>, Query, description = "Where to go on, from the page before.")
     ),
@@ -426,19 +440,22 @@ pub(crate) async fn list_usage_events(
     mut query: Query,
 ) -> Result<Json<LedgerEvents>, Problem> {
     let (page_size, page_token) = query.page();
-    let metric = query.text("metric").unwrap_or_default();
-    query.finish()?;
     let request = ListUsageEventsRequest {
         account_id: caller.account_id(),
-        metric,
+        metric: query.text("metric").unwrap_or_default(),
         page_size,
         page_token,
+        start_time: query.instant("from"),
+        end_time: query.instant("to"),
+        source: query.text("source").unwrap_or_default(),
+        properties: query.object("property"),
     };
+    query.finish()?;
     let answer = edge
         .usage()
         .list_usage_events(caller.request(request))
         .await
-        .map_err(|status| Problem::of("usage", &status, PAGE_NAMES))?
+        .map_err(|status| Problem::of("usage", &status, LIST_NAMES))?
         .into_inner();
     let events = answer
         .events

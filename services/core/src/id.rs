@@ -129,6 +129,10 @@ text_id!(
     FeatureSlug, 64, "[a-z0-9_.-]", is_slug
 );
 text_id!(
+    /// The name of a property of usage events, such as `region`.
+    PropertyKey, 64, "[A-Za-z0-9_.-]", |byte| is_name(byte) && byte != b':'
+);
+text_id!(
     /// The id of a usage event within its source.
     EventId, 200, "printable ASCII", |byte| (b' '..=b'~').contains(&byte)
 );

@@ -17,7 +17,9 @@ pub mod source;
 
 pub use clock::Clock;
 pub use entitlement::{Entitlements, FeaturePlans, Limit, LimitMode, Stage, UnreachablePolicy};
-pub use id::{AccountId, EventId, FeatureSlug, InvalidId, MetricSlug, PlanSlug, RequestId, Source};
+pub use id::{
+    AccountId, EventId, FeatureSlug, InvalidId, MetricSlug, PlanSlug, PropertyKey, RequestId, Source,
+};
 pub use kind::{ErrorKind, FieldViolation, ServiceError, Violations};
 pub use metric::{Aggregation, Metric, MetricKind, Recording};
 pub use money::Money;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{MetricSlug, Units, named};
+use crate::{MetricSlug, PropertyKey, Units, named};
 
 /// Whether a metric adds up in windows or says what is held now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -31,7 +31,7 @@ pub enum Aggregation {
     Count,
     /// The largest amount.
     Max,
-    /// The number of distinct values of a property.
+    /// The number of distinct values of the metric's property.
     Unique,
     /// The amount of the newest event.
     Latest,
@@ -98,6 +98,8 @@ pub struct Metric {
     pub write: bool,
     /// When a decision about it is answered. A LEVEL is always durable.
     pub recording: Recording,
+    /// The property whose distinct values a UNIQUE metric counts.
+    pub property: Option<PropertyKey>,
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use octroi_core::{
     Aggregation, Entitlements, FeaturePlans, FeatureSlug, Limit, LimitMode, Metric, MetricKind, MetricSlug,
-    Period, PlanSlug, Recording, Stage, Units, UnreachablePolicy, Violations,
+    Period, PlanSlug, PropertyKey, Recording, Stage, Units, UnreachablePolicy, Violations,
     entitlement::DEFAULT_THRESHOLDS,
 };
 use octroi_proto::common::v1 as proto;
@@ -94,6 +94,9 @@ pub fn from_proto_metric(field: &str, metric: &proto::Metric, violations: &mut V
         format!("{field}.aggregation"),
         from_proto_aggregation(metric.aggregation).ok_or(ONE_OF),
     );
+    let property = (!metric.property.is_empty())
+        .then(|| violations.take(format!("{field}.property"), PropertyKey::parse(&metric.property)))
+        .flatten();
     Some(Metric {
         slug: slug?,
         kind: kind?,
@@ -103,6 +106,7 @@ pub fn from_proto_metric(field: &str, metric: &proto::Metric, violations: &mut V
         unit: metric.unit.clone(),
         write: metric.write,
         recording: from_proto_recording(metric.recording).unwrap_or_default(),
+        property,
     })
 }
 
@@ -118,6 +122,11 @@ pub fn to_proto_metric(metric: &Metric) -> proto::Metric {
         unit: metric.unit.clone(),
         write: metric.write,
         recording: to_proto_recording(metric.recording),
+        property: metric
+            .property
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
     }
 }
 

@@ -6,6 +6,11 @@ use octroi_kit::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::domain::months::BACK_MONTHS_MAX;
+
+/// Of fewer months a month that is billed could be gone before its bill.
+const MONTHS_KEPT: std::ops::RangeInclusive<u32> = 4..=BACK_MONTHS_MAX;
+
 /// The `[usage]` section.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -26,6 +31,8 @@ pub struct Ledger {
     pub commit_events_max: usize,
     /// The most commits that run at the same time, where they are slow.
     pub commits_at_once: usize,
+    /// How many months of events are kept, the present one included; 0 keeps all.
+    pub months_kept: u32,
 }
 
 impl Section for Config {
@@ -35,6 +42,7 @@ impl Section for Config {
             waiting_events_max,
             commit_events_max,
             commits_at_once,
+            months_kept,
         } = self.ledger;
         for (key, value, range) in [
             (
@@ -51,6 +59,16 @@ impl Section for Config {
                     format!("must be {} to {}", range.start(), range.end()),
                 ));
             }
+        }
+        if months_kept != 0 && !MONTHS_KEPT.contains(&months_kept) {
+            return Err(ConfigError::new(
+                "usage.ledger.months_kept",
+                format!(
+                    "must be {} to {}, or 0 to keep all",
+                    MONTHS_KEPT.start(),
+                    MONTHS_KEPT.end()
+                ),
+            ));
         }
         Ok(())
     }

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
-use octroi_core::Violations;
+use octroi_core::{Units, Violations};
 use octroi_kit::{bus::Queue, convert::from_proto_time, db::Db, inbox, inbox::Consumer, outbox::Wake};
 use octroi_proto::events::v1::UsageRecorded;
 use sqlx::PgConnection;
 
-use crate::{domain::buckets::quarter_of, error::Error, store};
+use crate::{
+    domain::{buckets::quarter_of, figures::Figures},
+    error::Error,
+    store::{self, Bucket},
+};
 
 /// Adds each commit of the ledger to the rollups, once.
 pub fn rollup(db: &Db, wake: &Wake) -> Consumer {
@@ -25,18 +28,18 @@ pub fn rollup(db: &Db, wake: &Wake) -> Consumer {
             Box::pin(async move {
                 let increments = increments(&event)?;
                 store::add_to_rollups(connection, &increments).await?;
+                let events = i64::try_from(event.events.len()).unwrap_or(i64::MAX);
+                store::count_lag(connection, -events).await?;
                 Ok::<(), Error>(())
             })
         },
     )
 }
 
-type Bucket = (String, String, Timestamp);
-
-/// The commit's events summed by bucket, in one order, so that two commits never wait for each other in a
+/// What the commit's events come to by bucket, in one order, so that two commits never wait for each other in a
 /// circle.
-fn increments(event: &UsageRecorded) -> Result<BTreeMap<Bucket, store::Increment>, Violations> {
-    let mut increments: BTreeMap<Bucket, store::Increment> = BTreeMap::new();
+fn increments(event: &UsageRecorded) -> Result<BTreeMap<Bucket, Figures>, Violations> {
+    let mut increments: BTreeMap<Bucket, Figures> = BTreeMap::new();
     let mut violations = Violations::default();
     for (index, usage) in event.events.iter().enumerate() {
         let field = format!("events[{index}].event_time");
@@ -44,17 +47,25 @@ fn increments(event: &UsageRecorded) -> Result<BTreeMap<Bucket, store::Increment
         let Some(event_at) = from_proto_time(&field, &time, &mut violations) else {
             continue;
         };
-        let bucket = (
-            usage.account_id.clone(),
-            usage.metric.clone(),
-            quarter_of(event_at),
-        );
-        let increment = increments.entry(bucket).or_default();
+        let field = format!("events[{index}].amount");
+        let Some(amount) = violations.take(field, Units::new(usage.amount)) else {
+            continue;
+        };
+        let bucket = Bucket {
+            account: usage.account_id.clone(),
+            metric: usage.metric.clone(),
+            start_at: quarter_of(event_at),
+        };
         // The rollups say what was taken; what was given back of a LEVEL is in the ledger and in the level.
-        if !usage.returned {
-            increment.amount += u128::from(usage.amount);
-        }
-        increment.events += 1;
+        let figures = if usage.returned {
+            Figures {
+                events: 1,
+                ..Figures::default()
+            }
+        } else {
+            Figures::of_one(amount, event_at, usage.distinct_hash)
+        };
+        increments.entry(bucket).or_default().add(&figures);
     }
     violations.finish()?;
     Ok(increments)
@@ -66,6 +77,7 @@ mod tests {
     use octroi_proto::events::v1::RecordedUsage;
 
     use super::*;
+    use crate::domain::figures::Latest;
 
     fn usage(account: &str, amount: u64, at: &str) -> RecordedUsage {
         RecordedUsage {
@@ -93,9 +105,15 @@ mod tests {
         assert_eq!(increments.len(), 3);
         assert_eq!(
             increments[0],
-            store::Increment {
+            Figures {
                 amount: u128::from(most) * 2,
-                events: 2
+                events: 2,
+                max: Some(Units::MAX),
+                latest: Some(Latest {
+                    event_at: "2026-03-01T10:14:59.999999Z".parse().expect("an instant"),
+                    amount: Units::MAX
+                }),
+                ..Figures::default()
             }
         );
     }

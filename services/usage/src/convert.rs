@@ -1,28 +1,30 @@
 //! Between the contract's words and the domain's.
 
+mod events;
 mod results;
 mod slices;
+mod stats;
 
 use std::collections::BTreeMap;
 
-use jiff::{Timestamp, tz::TimeZone};
-use octroi_core::{
-    AccountId, EventId, Metric, MetricSlug, Period, Source, Units, Violations, Window, source,
-};
+use jiff::Timestamp;
+use octroi_core::{AccountId, EventId, Metric, MetricSlug, Source, Units, Violations, Window, source};
 use octroi_kit::convert::{from_proto_metric, from_proto_time, to_proto_time};
 use octroi_proto::usage::v1 as proto;
 
 use self::slices::from_proto_charges;
 pub use self::{
+    events::{EVENTS_LIST, from_proto_events_query},
     results::{to_proto_batches_result, to_proto_result},
     slices::from_proto_seal,
+    stats::{from_proto_stats_query, to_proto_stats},
 };
 use crate::{
     domain::{
         event::{ContentHash, Event, Identity, Origin, RecordedEvent},
         sums::TotalsQuery,
     },
-    service::{LedgerTotals, Recorded, StatsQuery, UsageStats},
+    service::{LedgerTotals, Recorded},
 };
 
 /// The most metrics of one question.
@@ -177,68 +179,6 @@ fn required_time(
             violations.add(field, "must be given");
             None
         }
-    }
-}
-
-/// Reads what statistics are asked for.
-///
-/// # Errors
-/// Every violation found.
-pub fn from_proto_stats_query(request: &proto::GetUsageStatsRequest) -> Result<StatsQuery, Violations> {
-    let mut violations = Violations::default();
-    let account = violations.take("account_id", AccountId::parse(&request.account_id));
-    let metrics = from_proto_metrics(&request.metrics, &mut violations);
-    let start = required_time("start_time", request.start_time.as_ref(), &mut violations);
-    let end = required_time("end_time", request.end_time.as_ref(), &mut violations);
-    let granularity = match proto::Granularity::try_from(request.granularity) {
-        Ok(proto::Granularity::Hour) => Some(Period::Hour),
-        Ok(proto::Granularity::Day) => Some(Period::Day),
-        Ok(proto::Granularity::Month) => Some(Period::Month),
-        Ok(proto::Granularity::Unspecified) | Err(_) => {
-            violations.add("granularity", "must be HOUR, DAY or MONTH");
-            None
-        }
-    };
-    let zone = if request.zone.is_empty() {
-        None
-    } else {
-        violations.take(
-            "zone",
-            TimeZone::get(&request.zone).map_err(|_| "must be an IANA zone"),
-        )
-    };
-    let read = account.zip(start.zip(end)).zip(granularity);
-    violations.clone().finish()?;
-    let ((account, (start, end)), granularity) = read.ok_or(violations)?;
-    Ok(StatsQuery {
-        account,
-        metrics,
-        range: Window { start, end },
-        granularity,
-        zone,
-    })
-}
-
-/// Statistics, on the wire.
-pub fn to_proto_stats(stats: UsageStats) -> proto::GetUsageStatsResponse {
-    let metrics = stats.metrics.into_iter().map(|metric| proto::MetricStats {
-        metric: metric.metric.to_string(),
-        total_amount: metric.buckets.iter().map(|bucket| bucket.amount.get()).sum(),
-        total_events: metric.buckets.iter().map(|bucket| bucket.events).sum(),
-        buckets: metric
-            .buckets
-            .into_iter()
-            .map(|bucket| proto::UsageBucket {
-                start_time: Some(to_proto_time(bucket.window.start)),
-                end_time: Some(to_proto_time(bucket.window.end)),
-                amount: bucket.amount.get(),
-                events: bucket.events,
-            })
-            .collect(),
-    });
-    proto::GetUsageStatsResponse {
-        stats: metrics.collect(),
-        zone: stats.zone,
     }
 }
 

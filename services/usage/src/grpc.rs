@@ -1,9 +1,9 @@
 //! The gRPC side: reads a request, calls the service, writes the answer.
 
-use octroi_core::{AccountId, MetricSlug, Units, Violations};
+use octroi_core::{Units, Violations};
 use octroi_kit::{
     auth::{self, Caller, Role},
-    page::{PageTokens, page_size},
+    page::PageTokens,
     status::to_status,
 };
 use octroi_proto::usage::v1::{self as proto, usage_service_server::UsageService};
@@ -20,7 +20,6 @@ use crate::{
 const BATCH_EVENTS_MAX: usize = 10_000;
 /// The most batches of one call.
 const BATCHES_MAX: usize = 1_000;
-const EVENTS_LIST: &str = "usage events";
 
 /// Serves the contract.
 pub struct Handler {
@@ -162,7 +161,7 @@ impl UsageService for Handler {
         auth::check_principal(&request, &request.get_ref().account_id)?;
         let query = convert::from_proto_stats_query(request.get_ref()).map_err(refused)?;
         let stats = self.service.get_usage_stats(query).await.map_err(refused)?;
-        Ok(Response::new(convert::to_proto_stats(stats)))
+        Ok(Response::new(convert::to_proto_stats(stats).map_err(refused)?))
     }
 
     async fn get_ledger_totals(
@@ -193,8 +192,10 @@ impl UsageService for Handler {
         let identity = convert::from_proto_identity(request.get_ref(), &caller.name).map_err(refused)?;
         let content_hash =
             convert::from_proto_content_hash(&request.get_ref().content_hash).map_err(refused)?;
-        let event = self.service.get_usage_event(identity).await.map_err(refused)?;
-        let same_content = content_hash.is_some_and(|content_hash| event.has_content(&content_hash));
+        let found = self.service.get_usage_event(identity).await;
+        let (event, payload_hash) = found.map_err(refused)?;
+        let same_content =
+            content_hash.is_some_and(|content_hash| event.has_content(payload_hash, &content_hash));
         Ok(Response::new(proto::GetUsageEventResponse {
             event: Some(convert::to_proto_recorded_event(event)),
             same_content,
@@ -206,31 +207,15 @@ impl UsageService for Handler {
         request: Request<proto::ListUsageEventsRequest>,
     ) -> Result<Response<proto::ListUsageEventsResponse>, Status> {
         auth::check_principal(&request, &request.get_ref().account_id)?;
-        let request = request.into_inner();
-        let mut violations = Violations::default();
-        let account = violations.take("account_id", AccountId::parse(&request.account_id));
-        let metric = if request.metric.is_empty() {
-            None
-        } else {
-            violations.take("metric", MetricSlug::parse(&request.metric))
-        };
-        let rows = page_size(request.page_size, &mut violations);
-        violations.clone().finish().map_err(refused)?;
-        let account = account.ok_or_else(|| refused(violations))?;
-        let cursor = self
-            .pages
-            .read(EVENTS_LIST, account.as_str(), &request.page_token)
-            .map_err(refused)?;
-        let before = cursor.and_then(|cursor| cursor.parse().ok());
-        let mut events = self
-            .service
-            .list_usage_events(account.clone(), metric, before, rows.saturating_add(1))
-            .await
-            .map_err(refused)?;
+        let request = request.get_ref();
+        let (query, rows) = convert::from_proto_events_query(request, &self.pages).map_err(refused)?;
+        let account = query.account.clone();
+        let listed = self.service.list_usage_events(query, rows.saturating_add(1));
+        let mut events = listed.await.map_err(refused)?;
         let next_page_token = cut(&mut events, rows)
             .map(|last| {
-                let cursor = last.sequence.to_string();
-                self.pages.make(EVENTS_LIST, account.as_str(), &cursor)
+                let cursor = last.place.to_string();
+                self.pages.make(convert::EVENTS_LIST, account.as_str(), &cursor)
             })
             .unwrap_or_default();
         let events = events.into_iter().map(convert::to_proto_recorded_event).collect();

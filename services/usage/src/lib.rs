@@ -43,7 +43,7 @@ pub async fn component(context: &Context) -> anyhow::Result<Component> {
     let wake = Wake::default();
     let directory = Directory::new(context.links.to("account", NAME)?);
     let service = service::Service::new(&db, directory, &wake, &config.ledger);
-    let prune = service.clone();
+    let (prune, months) = (service.clone(), service.clone());
     let pages = PageTokens::new(&context.auth.derived_key("usage pages"));
     let server = UsageServiceServer::new(grpc::Handler::new(service, pages))
         .max_decoding_message_size(BATCH_BYTES_MAX);
@@ -53,6 +53,9 @@ pub async fn component(context: &Context) -> anyhow::Result<Component> {
     component
         .tasks
         .push(Task::new("slices", move |stop| prune.prune_slices(stop)));
+    component
+        .tasks
+        .push(Task::new("months", move |stop| months.keep_months(stop)));
     component.grpc = Some(Grpc {
         service_name: SERVICE_NAME,
         routes: Routes::new(server),

@@ -1,7 +1,11 @@
 //! The ledger and its rollups in PostgreSQL.
 
 mod catalog;
+mod copy;
+mod distinct;
+mod keys;
 mod ledger;
+mod months;
 mod rollups;
 mod spends;
 mod totals;
@@ -10,9 +14,11 @@ use octroi_core::Units;
 use octroi_kit::db::corrupt;
 
 pub use self::{
-    catalog::{Counting, list_metrics, update_catalog},
-    ledger::{current_transaction, delete_events, find_event, insert_events, list_events, list_known},
-    rollups::{Increment, add_to_rollups, count_rollup_lag, sum_buckets},
+    catalog::{Counting, get_salt, list_metrics, update_catalog},
+    keys::{delete_keys, delete_keys_before, insert_keys, list_known},
+    ledger::{append_events, count_lag, current_transaction, find_event, list_events},
+    months::{drop_month, list_months, make_months},
+    rollups::{Bucket, add_to_rollups, count_rollup_lag, sum_windows},
     spends::{ToSeal, charge_sums, correct_spends, delete_ended_slices, seal_slices},
     totals::sum_ledger,
 };

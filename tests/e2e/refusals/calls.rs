@@ -325,9 +325,9 @@ async fn bad_questions(app: &Clients, operator: &Clients) -> Result<()> {
             .clone()
             .list_usage_events(usage::ListUsageEventsRequest {
                 account_id: ACCOUNT.to_owned(),
-                metric: String::new(),
                 page_size,
                 page_token: page_token.to_owned(),
+                ..usage::ListUsageEventsRequest::default()
             })
             .await;
         check_refusal("a page of events", answer, expected)?;

@@ -75,7 +75,7 @@ impl Reader<'_> {
     async fn ledger(self, session: &mut PgConnection, requests: &[Request]) -> Result<Vec<Entry>> {
         let rows: Vec<(String, String, i64, i64)> = sqlx::query_as(
             "SELECT source, event_id, amount, extract(epoch FROM date_trunc('hour', event_at))::bigint
-             FROM usage.usage_event WHERE account_id = $1 AND metric = $2 AND origin <> 'denial'",
+             FROM usage.usage_event WHERE account_id = $1 AND metric = $2",
         )
         .bind(self.account)
         .bind(self.metric)

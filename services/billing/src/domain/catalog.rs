@@ -241,7 +241,7 @@ restricted_percent: 25
 default_plan: free
 metrics:
   - { slug: api.requests, kind: flow, aggregation: sum, unit: request, name: { en: Requests, fr: Requêtes } }
-  - { slug: users.active, kind: flow, aggregation: unique, unit: user, name: { en: Active users, fr: Utilisateurs } }
+  - { slug: users.active, kind: flow, aggregation: unique, property: user, unit: user, name: { en: Active users, fr: Utilisateurs } }
   - { slug: files.stored, kind: level, aggregation: sum, unit: file, write: true, name: { en: Files, fr: Fichiers } }
 features:
   - { slug: export, name: { en: Export, fr: Export } }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use octroi_core::{PlanSlug, money::Currency};
+use octroi_core::{PlanSlug, PropertyKey, money::Currency};
 use octroi_kit::db::{DatabaseError, expect_rows, to_sql};
 use sqlx::PgConnection;
 
@@ -130,12 +130,12 @@ pub(crate) async fn insert_catalog(
     for (position, metric) in (0_i32..).zip(&catalog.metrics) {
         sqlx::query(
             "INSERT INTO metric (slug, kind, aggregation, display_name_en, display_name_fr, unit, write, recording,
-                                 position)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+                                 property, position)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
              ON CONFLICT (slug) DO UPDATE
              SET display_name_en = excluded.display_name_en, display_name_fr = excluded.display_name_fr,
                  unit = excluded.unit, write = excluded.write, recording = excluded.recording,
-                 position = excluded.position",
+                 property = excluded.property, position = excluded.position",
         )
         .bind(metric.slug.as_str())
         .bind(to_name(&metric.kind)?)
@@ -145,6 +145,7 @@ pub(crate) async fn insert_catalog(
         .bind(&metric.unit)
         .bind(metric.write)
         .bind(metric.recording.as_str())
+        .bind(metric.property.as_ref().map(PropertyKey::as_str))
         .bind(position)
         .execute(&mut *connection)
         .await?;

@@ -2,7 +2,9 @@
 
 use std::{collections::HashMap, num::NonZeroU64};
 
-use octroi_core::{FeatureSlug, Limit, Metric, MetricSlug, Period, PlanSlug, Units, money::Currency};
+use octroi_core::{
+    FeatureSlug, Limit, Metric, MetricSlug, Period, PlanSlug, PropertyKey, Units, money::Currency,
+};
 use octroi_kit::db::DatabaseError;
 use rust_decimal::Decimal;
 use sqlx::{FromRow, PgConnection};
@@ -20,7 +22,7 @@ const CORRUPT_PRICE: DatabaseError = DatabaseError::Corrupt { what: "price" };
 
 pub(super) async fn list_metrics(connection: &mut PgConnection) -> Result<Vec<Metric>, DatabaseError> {
     let rows: Vec<MetricRow> = sqlx::query_as(
-        "SELECT slug, kind, aggregation, display_name_en, display_name_fr, unit, write, recording FROM metric ORDER BY position",
+        "SELECT slug, kind, aggregation, display_name_en, display_name_fr, unit, write, recording, property FROM metric ORDER BY position",
     )
     .fetch_all(connection)
     .await?;
@@ -37,6 +39,7 @@ struct MetricRow {
     unit: String,
     write: bool,
     recording: String,
+    property: Option<String>,
 }
 
 impl TryFrom<MetricRow> for Metric {
@@ -52,6 +55,10 @@ impl TryFrom<MetricRow> for Metric {
             unit: row.unit,
             write: row.write,
             recording: from_name(row.recording, "metric")?,
+            property: checked(
+                row.property.as_deref().map(PropertyKey::parse).transpose(),
+                "metric",
+            )?,
         })
     }
 }

@@ -159,6 +159,7 @@ mod tests {
             unit: "unit".into(),
             write,
             recording: Recording::Durable,
+            property: None,
         }
     }
 

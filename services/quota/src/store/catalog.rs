@@ -36,7 +36,7 @@ pub async fn find_catalog(connection: &mut PgConnection) -> Result<Option<Catalo
     }))
 }
 
-/// What people read of a metric stays with billing.
+/// What people read of a metric, and what only usage counts by, stays with them.
 fn metric(
     (slug, kind, aggregation, write, recording): (String, String, String, bool, String),
 ) -> Result<Metric, DatabaseError> {
@@ -50,6 +50,7 @@ fn metric(
         unit: String::new(),
         write,
         recording: Recording::from_name(&recording).ok_or(DatabaseError::Corrupt { what: "recording" })?,
+        property: None,
     })
 }
 

@@ -1,10 +1,11 @@
 //! How a range of time is cut into hours, days or months of a zone.
 
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use octroi_core::{Anchor, Period, Violations, Window, period::window_containing};
 
 /// The most buckets of one answer.
 pub const BUCKETS_MAX: usize = 1_000;
+const DAY: SignedDuration = SignedDuration::from_hours(24);
 /// The width of a stored rollup, in seconds; every zone's offset is a multiple of it.
 pub const QUARTER_S: i64 = 900;
 
@@ -59,6 +60,26 @@ pub fn day_of(at: Timestamp) -> Timestamp {
     floor_to(at, 86_400)
 }
 
+/// The whole days of UTC in a window; where it has none, nothing at its end.
+#[must_use]
+pub fn whole_days(window: Window) -> Window {
+    let floor = day_of(window.start);
+    let start = if floor == window.start {
+        floor
+    } else {
+        floor.saturating_add(DAY).unwrap_or(window.end)
+    };
+    let end = day_of(window.end);
+    if start < end {
+        Window { start, end }
+    } else {
+        Window {
+            start: window.end,
+            end: window.end,
+        }
+    }
+}
+
 fn floor_to(at: Timestamp, width_s: i64) -> Timestamp {
     let mut second = at.as_second();
     if at.subsec_nanosecond() < 0 {
@@ -111,6 +132,40 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_whole_days_of_a_window_are_those_that_it_has_from_midnight_to_midnight() {
+        for (start, end, days) in [
+            (
+                "2026-01-01T00:00:00Z",
+                "2026-01-03T00:00:00Z",
+                Some(("2026-01-01T00:00:00Z", "2026-01-03T00:00:00Z")),
+            ),
+            (
+                "2026-01-01T00:15:00Z",
+                "2026-01-03T23:45:00Z",
+                Some(("2026-01-02T00:00:00Z", "2026-01-03T00:00:00Z")),
+            ),
+            ("2026-01-01T00:15:00Z", "2026-01-02T23:45:00Z", None),
+            ("2026-01-01T10:00:00Z", "2026-01-01T11:00:00Z", None),
+        ] {
+            let window = Window {
+                start: at(start),
+                end: at(end),
+            };
+            let expected = days.map_or(
+                Window {
+                    start: window.end,
+                    end: window.end,
+                },
+                |(start, end)| Window {
+                    start: at(start),
+                    end: at(end),
+                },
+            );
+            assert_eq!(whole_days(window), expected, "{start} to {end}");
+        }
+    }
+
     proptest! {
         #[test]
         fn buckets_tile_the_range(start in -1_000_000_i64..3_000_000, quarters in 1_i64..4_000) {
@@ -128,7 +183,7 @@ mod tests {
             let instant = Timestamp::new(second, 0).expect("in range").checked_add(jiff::Span::new().nanoseconds(nanosecond)).expect("in range");
             let quarter = quarter_of(instant);
             prop_assert!(quarter <= instant);
-            prop_assert!(instant.duration_since(quarter) < jiff::SignedDuration::from_secs(QUARTER_S));
+            prop_assert!(instant.duration_since(quarter) < SignedDuration::from_secs(QUARTER_S));
             prop_assert_eq!(day_of(quarter), day_of(instant));
         }
     }

@@ -8,6 +8,8 @@ use octroi_core::{
 };
 use sha2::{Digest as _, Sha256};
 
+use super::events::Place;
+
 /// How an event came into the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Origin {
@@ -53,6 +55,56 @@ pub struct Identity {
     pub event_id: EventId,
 }
 
+/// An identity in 16 bytes: what the ledger looks it up by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EventKey([u8; 16]);
+
+impl EventKey {
+    /// The key of these bytes.
+    #[must_use]
+    pub const fn new(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub const fn bytes(self) -> [u8; 16] {
+        self.0
+    }
+}
+
+impl Identity {
+    /// The first 16 bytes of the SHA-256 over account, source and event id, each preceded by its length in 8 bytes. Of
+    /// 10^12 events the chance that any two have one key is below 10^-14; whoever looked for two would need 2^64 tries.
+    #[must_use]
+    pub fn key(&self) -> EventKey {
+        let mut hash = Parts::default();
+        hash.part(self.account.as_str().as_bytes());
+        hash.part(self.source.as_str().as_bytes());
+        hash.part(self.event_id.as_str().as_bytes());
+        EventKey(hash.finish())
+    }
+}
+
+/// A hash of parts, each preceded by its length, so that no two lists of parts look alike.
+#[derive(Default)]
+struct Parts(Sha256);
+
+impl Parts {
+    fn part(&mut self, bytes: &[u8]) {
+        // No part is longer than 64 bits can say.
+        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        self.0.update(length.to_be_bytes());
+        self.0.update(bytes);
+    }
+
+    /// The first 16 bytes.
+    fn finish(self) -> [u8; 16] {
+        let hash: [u8; 32] = self.0.finalize().into();
+        hash.first_chunk().copied().unwrap_or_default()
+    }
+}
+
 /// One usage event as it is asked to be recorded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
@@ -74,8 +126,8 @@ pub struct Event {
     pub charges: Vec<Charge>,
 }
 
-/// SHA-256 over what must not differ between repeats.
-pub type PayloadHash = [u8; 32];
+/// The first 16 bytes of the SHA-256 over what must not differ between repeats.
+pub type PayloadHash = [u8; 16];
 
 /// SHA-256 of the request that an event is made of.
 pub type ContentHash = [u8; 32];
@@ -87,8 +139,12 @@ pub struct Accepted {
     pub event: Event,
     /// When it counts.
     pub event_at: Timestamp,
+    /// The key of its identity.
+    pub key: EventKey,
     /// The hash of its content.
     pub payload_hash: PayloadHash,
+    /// The hash of the value that its metric counts, where that is UNIQUE.
+    pub distinct: Option<u64>,
     /// Whether its metric is a LEVEL, which the ledger keeps at 0 or above.
     pub moves_level: bool,
 }
@@ -133,16 +189,14 @@ pub struct RecordedEvent {
     pub recorded_at: Timestamp,
     /// Units that slices paid for.
     pub charged: Units,
-    /// Its place in the ledger.
-    pub sequence: i64,
-    /// The hash of its content.
-    pub payload_hash: PayloadHash,
+    /// Its place among the events of its account.
+    pub place: Place,
 }
 
 impl RecordedEvent {
-    /// Whether it was recorded with this content hash.
+    /// Whether it was recorded with this content hash, where its payload has this hash.
     #[must_use]
-    pub fn has_content(&self, content_hash: &ContentHash) -> bool {
+    pub fn has_content(&self, payload_hash: PayloadHash, content_hash: &ContentHash) -> bool {
         // The ledger does not say whether the time was the caller's, so either will do.
         let timeless = Event {
             event_at: None,
@@ -150,23 +204,19 @@ impl RecordedEvent {
         };
         [&self.event, &timeless]
             .into_iter()
-            .any(|event| event.payload_hash(Some(content_hash)) == self.payload_hash)
+            .any(|event| event.payload_hash(Some(content_hash)) == payload_hash)
     }
 }
 
 impl Event {
-    /// SHA-256 over what must not differ between repeats: metric, amount, time, properties, and the hash of
-    /// the request where there is one. Each part is preceded by its length, so that no two contents look
-    /// alike: properties are pairs of parts, so one that stands alone at the end is the request's hash. A time
+    /// The hash of what must not differ between repeats: metric, amount, time, properties, and the hash of
+    /// the request where there is one. No two contents look alike: properties are pairs of parts, so one that stands alone at the end is the request's hash. A time
     /// that nobody chose is no part of it, because the repeat has another present: one that was not given, and
     /// that of what quota records, whose request's hash has the time that its caller chose.
     #[must_use]
     pub fn payload_hash(&self, content_hash: Option<&ContentHash>) -> PayloadHash {
-        let mut hash = Sha256::new();
-        let mut part = |bytes: &[u8]| {
-            hash.update(bytes.len().to_be_bytes());
-            hash.update(bytes);
-        };
+        let mut hash = Parts::default();
+        let mut part = |bytes: &[u8]| hash.part(bytes);
         part(self.metric.as_str().as_bytes());
         part(&self.amount.get().to_be_bytes());
         match (self.origin, self.event_at) {
@@ -181,7 +231,7 @@ impl Event {
         if let Some(content_hash) = content_hash {
             part(content_hash);
         }
-        hash.finalize().into()
+        hash.finish()
     }
 
     fn is_of_quota(&self) -> bool {
@@ -289,6 +339,20 @@ mod tests {
     }
 
     #[test]
+    fn a_key_is_of_one_identity_and_is_the_same_as_the_database_makes() {
+        let identity = event().identity;
+        // What migration 0007 computes of the same.
+        let expected = 0xe8a2_dc28_8f9d_5ef0_d0c4_e44e_80ea_aada_u128;
+        assert_eq!(identity.key().bytes(), expected.to_be_bytes());
+        let moved = Identity {
+            account: AccountId::parse("acmea").expect("an id"),
+            source: Source::parse("pp").expect("a source"),
+            ..identity.clone()
+        };
+        assert_ne!(moved.key(), identity.key(), "parts do not run into each other");
+    }
+
+    #[test]
     fn the_request_s_hash_is_part_of_the_content() {
         let (one, other) = ([1; 32], [2; 32]);
         assert_ne!(event().payload_hash(None), event().payload_hash(Some(&one)));
@@ -305,8 +369,7 @@ mod tests {
             ..event()
         };
         for asked in [event(), decision, timeless] {
-            let recorded = |content_hash| RecordedEvent {
-                payload_hash: asked.payload_hash(content_hash),
+            let recorded = RecordedEvent {
                 // The ledger has a time in any case.
                 event: Event {
                     event_at: event().event_at,
@@ -314,11 +377,12 @@ mod tests {
                 },
                 recorded_at: Timestamp::UNIX_EPOCH,
                 charged: Units::ZERO,
-                sequence: 1,
+                place: Place::END,
             };
-            assert!(recorded(Some(&one)).has_content(&one));
-            assert!(!recorded(Some(&one)).has_content(&other));
-            assert!(!recorded(None).has_content(&one));
+            let with_one = asked.payload_hash(Some(&one));
+            assert!(recorded.has_content(with_one, &one));
+            assert!(!recorded.has_content(with_one, &other));
+            assert!(!recorded.has_content(asked.payload_hash(None), &one));
         }
     }
 

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use octroi_core::SliceId;
 
 use super::{
-    event::{Accepted, Identity, Origin, PayloadHash},
+    event::{Accepted, EventKey, Origin, PayloadHash},
     spends::{Spends, Unpaid},
 };
 
@@ -34,7 +34,7 @@ pub struct Known {
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
     /// Every event of the calls that is there.
-    pub known: HashMap<Identity, Known>,
+    pub known: HashMap<EventKey, Known>,
     /// Every slice and level that an event of the calls names.
     pub spends: Spends,
 }
@@ -75,7 +75,7 @@ impl From<Unpaid> for Outcome {
 pub struct Settlement<'c> {
     /// The outcomes of each call, in the order of its events.
     pub outcomes: Vec<Vec<Outcome>>,
-    /// The events that the ledger takes, no identity twice, sorted by identity.
+    /// The events that the ledger takes, no identity twice, sorted by key.
     pub recorded: Vec<&'c Accepted>,
     /// The slices and levels after the commit.
     pub spends: Spends,
@@ -94,8 +94,8 @@ struct Entry {
 pub fn candidates(calls: &[Call]) -> Vec<&Accepted> {
     let mut unique: Vec<&Accepted> = calls.iter().flat_map(|call| &call.events).collect();
     // The sort is stable, so the first of an identity stays the first.
-    unique.sort_by(|a, b| a.event.identity.cmp(&b.event.identity));
-    unique.dedup_by(|later, first| later.event.identity == first.event.identity);
+    unique.sort_by_key(|one| one.key);
+    unique.dedup_by_key(|one| one.key);
     unique
 }
 
@@ -103,12 +103,12 @@ pub fn candidates(calls: &[Call]) -> Vec<&Accepted> {
 /// new events.
 #[must_use]
 pub fn settle<'c>(calls: &'c [Call], ledger: &'c Ledger, now: Timestamp) -> Settlement<'c> {
-    let before = ledger.known.iter().map(|(identity, known)| {
+    let before = ledger.known.iter().map(|(key, known)| {
         let entry = Entry {
             known: *known,
             call: None,
         };
-        (identity, entry)
+        (*key, entry)
     });
     let mut books = Books {
         entries: before.collect(),
@@ -121,7 +121,7 @@ pub fn settle<'c>(calls: &'c [Call], ledger: &'c Ledger, now: Timestamp) -> Sett
     let Books {
         mut recorded, spends, ..
     } = books;
-    recorded.sort_by(|a, b| a.event.identity.cmp(&b.event.identity));
+    recorded.sort_by_key(|one| one.key);
     Settlement {
         outcomes,
         recorded,
@@ -131,7 +131,7 @@ pub fn settle<'c>(calls: &'c [Call], ledger: &'c Ledger, now: Timestamp) -> Sett
 
 /// The ledger while calls are settled, one after the other.
 struct Books<'c> {
-    entries: HashMap<&'c Identity, Entry>,
+    entries: HashMap<EventKey, Entry>,
     spends: Spends,
     recorded: Vec<&'c Accepted>,
     now: Timestamp,
@@ -157,7 +157,7 @@ impl<'c> Books<'c> {
                 }
             }
             for one in self.recorded.drain(recorded_before..) {
-                self.entries.remove(&one.event.identity);
+                self.entries.remove(&one.key);
                 self.spends.refund(one);
             }
         }
@@ -166,12 +166,12 @@ impl<'c> Books<'c> {
 
     /// Whether this call adds the event.
     fn is_own(&self, place: usize, one: &Accepted) -> bool {
-        let entry = self.entries.get(&one.event.identity);
+        let entry = self.entries.get(&one.key);
         entry.is_some_and(|entry| entry.call == Some(place))
     }
 
     fn settle_event(&mut self, place: usize, one: &'c Accepted) -> Outcome {
-        match self.entries.get(&one.event.identity) {
+        match self.entries.get(&one.key) {
             Some(entry) if entry.known.payload_hash != one.payload_hash => Outcome::Reused,
             Some(entry) if entry.known.denied => Outcome::Denied,
             Some(entry) => Outcome::Duplicate(entry.known.recorded_at),
@@ -185,7 +185,7 @@ impl<'c> Books<'c> {
                     denied: one.event.origin == Origin::Denial,
                 };
                 let call = Some(place);
-                self.entries.insert(&one.event.identity, Entry { known, call });
+                self.entries.insert(one.key, Entry { known, call });
                 self.recorded.push(one);
                 Outcome::Inserted(self.now)
             }
@@ -204,12 +204,12 @@ pub struct Corrections<'c> {
 
 impl<'c> Settlement<'c> {
     /// What has to be done so that the rows `written` become the events recorded. Both are sorted by
-    /// identity, and neither has an identity twice.
+    /// key, and neither has a key twice.
     #[must_use]
     pub fn corrections(&self, written: &[&'c Accepted]) -> Corrections<'c> {
         // The same event, not an equal one: two calls may name one identity with different contents.
         let missing_from = |all: &[&'c Accepted], one: &Accepted| {
-            all.binary_search_by(|other| other.event.identity.cmp(&one.event.identity))
+            all.binary_search_by_key(&one.key, |other| other.key)
                 .ok()
                 .and_then(|place| all.get(place))
                 .is_none_or(|other| !std::ptr::eq(*other, one))

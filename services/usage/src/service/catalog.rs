@@ -6,15 +6,32 @@ use std::{
 };
 
 use octroi_core::{Aggregation, MetricSlug};
-use octroi_kit::db::{Db, Scope};
+use octroi_kit::db::{DatabaseError, Db, Scope};
 
 use crate::{
+    domain::distinct::{Salt, hash_of},
     error::Error,
     store::{self, Counting},
 };
 
 /// Metrics and how they count.
-pub(super) type Metrics = HashMap<MetricSlug, Counting>;
+#[derive(Debug, Default)]
+pub(super) struct Metrics {
+    counted: HashMap<MetricSlug, Counting>,
+    salt: Salt,
+}
+
+impl Metrics {
+    /// How a metric counts; none where it does not exist.
+    pub(super) fn get(&self, metric: &MetricSlug) -> Option<&Counting> {
+        self.counted.get(metric)
+    }
+
+    /// The hash of a value that is counted.
+    pub(super) fn hash_of(&self, value: &str) -> u64 {
+        hash_of(&self.salt, value)
+    }
+}
 
 /// The metrics of the catalog as they were last read. Billing never takes one out of a catalog, nor has it
 /// counted in another way, so only one that is not found needs another look.
@@ -40,7 +57,7 @@ impl Catalog {
         named: impl IntoIterator<Item = &'m MetricSlug>,
     ) -> Result<Arc<Metrics>, Error> {
         let known = self.known();
-        if named.into_iter().all(|metric| known.contains_key(metric)) {
+        if named.into_iter().all(|metric| known.get(metric).is_some()) {
             return Ok(known);
         }
         self.read_again().await
@@ -65,6 +82,20 @@ impl Catalog {
             .collect()
     }
 
+    /// Whether the metric exists.
+    ///
+    /// # Errors
+    /// [`Error::MetricNotFound`] where it does not.
+    pub(super) async fn check(&self, metric: &MetricSlug) -> Result<(), Error> {
+        if self.with([metric]).await?.get(metric).is_some() {
+            return Ok(());
+        }
+        Err(Error::MetricNotFound {
+            metric: metric.clone(),
+            field: "metric".to_owned(),
+        })
+    }
+
     fn known(&self) -> Arc<Metrics> {
         self.metrics
             .read()
@@ -76,11 +107,14 @@ impl Catalog {
         let metrics = self
             .db
             .transaction(Scope::AllAccounts, |connection| {
-                Box::pin(store::list_metrics(connection))
+                Box::pin(async move {
+                    let salt = store::get_salt(connection).await?;
+                    let counted = store::list_metrics(connection).await?.into_iter().collect();
+                    Ok::<_, DatabaseError>(Metrics { counted, salt })
+                })
             })
-            .await
-            .map_err(Error::from)?;
-        let known = Arc::new(metrics.into_iter().collect::<Metrics>());
+            .await?;
+        let known = Arc::new(metrics);
         *self.metrics.write().unwrap_or_else(PoisonError::into_inner) = known.clone();
         Ok(known)
     }

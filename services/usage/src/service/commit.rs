@@ -19,7 +19,7 @@ use tracing::Instrument as _;
 use crate::{
     config,
     domain::{
-        event::{Accepted, Identity, Origin},
+        event::{Accepted, EventKey, Origin},
         settlement::{Call, Ledger, Outcome, candidates, settle},
         spends::Sums,
     },
@@ -190,23 +190,23 @@ fn answer(callers: Vec<Caller>, committed: Result<Outcomes, DatabaseError>) {
     }
 }
 
-/// One transaction: the ledger rows and one outbox row for all of them.
+/// One transaction: the keys of the events, their rows in the ledger, and one outbox row for all of them.
 ///
-/// The rows are inserted before anything is known of them, because most events are new and only the insert
-/// tells, with every identity locked, which are not. What then turns out not to stand, because the rest of its
-/// all-or-nothing call does not, is taken back in the same transaction.
+/// The keys are inserted before anything is known of them, because most events are new and only the insert
+/// tells, with every key locked, which are not. What then turns out not to stand, because the rest of its
+/// all-or-nothing call does not, is taken back in the same transaction. The ledger gets only what stands.
 async fn write(db: &Db, calls: Vec<Call>, now: Timestamp) -> Result<Outcomes, DatabaseError> {
     db.transaction(Scope::AllAccounts, move |connection| {
         Box::pin(async move {
             let candidates = candidates(&calls);
-            let inserted = store::insert_events(connection, &candidates, now).await?;
+            let inserted = store::insert_keys(connection, &candidates, now).await?;
             let (written, others): (Vec<&Accepted>, Vec<&Accepted>) = candidates
                 .into_iter()
-                .partition(|one| inserted.contains(&one.event.identity));
+                .partition(|one| inserted.contains(&one.key));
             // An event may yet come in place of one that goes, so its slices are looked at as well.
             let charged =
                 store::charge_sums(connection, &Sums::of(&written, &all_events(&calls)), now).await?;
-            let others: Vec<&Identity> = others.iter().map(|one| &one.event.identity).collect();
+            let others: Vec<EventKey> = others.iter().map(|one| one.key).collect();
             let ledger = Ledger {
                 known: store::list_known(connection, &others).await?,
                 spends: charged.before.clone(),
@@ -214,24 +214,24 @@ async fn write(db: &Db, calls: Vec<Call>, now: Timestamp) -> Result<Outcomes, Da
             let settlement = settle(&calls, &ledger, now);
             let corrections = settlement.corrections(&written);
             if !corrections.surplus.is_empty() {
-                store::delete_events(connection, &corrections.surplus).await?;
+                store::delete_keys(connection, &corrections.surplus).await?;
             }
             if !corrections.missing.is_empty() {
-                let late = store::insert_events(connection, &corrections.missing, now).await?;
+                let late = store::insert_keys(connection, &corrections.missing, now).await?;
                 expect_all(&corrections.missing, late.len())?;
             }
             store::correct_spends(connection, &charged, &settlement.spends).await?;
-            let used = (settlement.recorded.iter()).filter(|one| one.event.origin != Origin::Denial);
-            let recorded = UsageRecorded {
-                events: used.map(|one| recorded_usage(one)).collect(),
-                ledger_transaction: 0,
-            };
-            if !recorded.events.is_empty() {
+            let used = settlement.recorded.iter().copied();
+            let used: Vec<&Accepted> = used.filter(|one| one.event.origin != Origin::Denial).collect();
+            if !used.is_empty() {
+                store::append_events(connection, &used, now).await?;
                 let recorded = UsageRecorded {
+                    events: used.iter().map(|one| recorded_usage(one)).collect(),
                     ledger_transaction: store::current_transaction(connection).await?,
-                    ..recorded
                 };
                 outbox::enqueue(connection, &recorded, now).await?;
+                let lag = i64::try_from(used.len()).unwrap_or(i64::MAX);
+                store::count_lag(connection, lag).await?;
             }
             Ok(settlement.outcomes)
         })
@@ -258,6 +258,7 @@ fn recorded_usage(accepted: &Accepted) -> RecordedUsage {
         returned: event.origin == Origin::Return,
         source: event.identity.source.to_string(),
         event_id: event.identity.event_id.to_string(),
+        distinct_hash: accepted.distinct,
     }
 }
 
@@ -276,7 +277,7 @@ mod tests {
     use octroi_core::{AccountId, ErrorKind, EventId, MetricSlug, ServiceError as _, Source, Units};
 
     use super::*;
-    use crate::domain::event::Event;
+    use crate::domain::event::{Event, Identity};
 
     fn call(event_id: &str) -> Call {
         let event = Event {
@@ -296,8 +297,10 @@ mod tests {
         Call {
             events: vec![Accepted {
                 payload_hash: event.payload_hash(None),
+                key: event.identity.key(),
                 event,
                 event_at: Timestamp::UNIX_EPOCH,
+                distinct: None,
                 moves_level: false,
             }],
             all_or_nothing: false,
@@ -321,6 +324,7 @@ mod tests {
             waiting_events_max: 10_000,
             commit_events_max: 10_000,
             commits_at_once: 1,
+            months_kept: 0,
         };
         let write: Write = Arc::new(write);
         let committer = Committer::over(&write, &config);

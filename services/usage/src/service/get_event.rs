@@ -4,17 +4,17 @@ use octroi_kit::db::Scope;
 
 use super::Service;
 use crate::{
-    domain::event::{Identity, RecordedEvent},
+    domain::event::{Identity, PayloadHash, RecordedEvent},
     error::Error,
     store,
 };
 
 impl Service {
-    /// The event of this identity.
+    /// The event of this identity, and the hash of its content.
     ///
     /// # Errors
     /// [`Error::UsageEventNotFound`] where the ledger has none.
-    pub async fn get_usage_event(&self, identity: Identity) -> Result<RecordedEvent, Error> {
+    pub async fn get_usage_event(&self, identity: Identity) -> Result<(RecordedEvent, PayloadHash), Error> {
         self.db
             .transaction(Scope::Account(identity.account.clone()), move |connection| {
                 Box::pin(async move {

@@ -1,29 +1,31 @@
 //! `ListUsageEvents`: the events of an account, newest first.
 
-use octroi_core::{AccountId, MetricSlug};
 use octroi_kit::db::Scope;
 
 use super::Service;
-use crate::{domain::event::RecordedEvent, error::Error, store};
+use crate::{
+    domain::{event::RecordedEvent, events::EventsQuery},
+    error::Error,
+    store,
+};
 
 impl Service {
-    /// Up to `limit` events before the place `before`, the newest first.
+    /// Up to `limit` of the events that are asked for, the newest first.
     ///
     /// # Errors
-    /// [`Error`].
+    /// [`Error`] where account or metric do not exist.
     pub async fn list_usage_events(
         &self,
-        account: AccountId,
-        metric: Option<MetricSlug>,
-        before: Option<i64>,
+        query: EventsQuery,
         limit: i64,
     ) -> Result<Vec<RecordedEvent>, Error> {
-        self.directory.get(&account).await?;
+        self.directory.get(&query.account).await?;
+        if let Some(metric) = &query.metric {
+            self.catalog.check(metric).await?;
+        }
         self.db
-            .transaction(Scope::Account(account.clone()), move |connection| {
-                Box::pin(async move {
-                    store::list_events(connection, &account, metric.as_ref(), before, limit).await
-                })
+            .transaction(Scope::Account(query.account.clone()), move |connection| {
+                Box::pin(async move { store::list_events(connection, &query, limit).await })
             })
             .await
     }

@@ -6,6 +6,7 @@ mod commit;
 mod get_event;
 mod ledger_totals;
 mod list_events;
+mod months;
 mod seal_slices;
 mod stats;
 mod track;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 
 use octroi_kit::{db::Db, directory::Directory, outbox::Wake};
 
-use self::{catalog::Catalog, commit::Committer};
+use self::{catalog::Catalog, commit::Committer, months::Months};
 pub use self::{
     ledger_totals::LedgerTotals,
     stats::{StatsQuery, UsageStats},
@@ -28,6 +29,7 @@ pub struct Service {
     db: Db,
     directory: Directory,
     catalog: Arc<Catalog>,
+    months: Arc<Months>,
     committer: Committer,
 }
 
@@ -38,6 +40,7 @@ impl Service {
             db: db.clone(),
             directory,
             catalog: Arc::new(Catalog::new(db.clone())),
+            months: Arc::new(Months::new(db.clone(), ledger.months_kept)),
             committer: Committer::start(db, wake, ledger),
         }
     }

@@ -45,6 +45,8 @@ struct Rules {
     metrics: std::sync::Arc<Metrics>,
     content_hash: Option<ContentHash>,
     now: Timestamp,
+    /// The first instant of the oldest month that the ledger keeps.
+    oldest_at: Timestamp,
 }
 
 impl Rules {
@@ -64,14 +66,24 @@ impl Rules {
             violations.add("metric", "must be a LEVEL, of which units can be given back");
         }
         violations.take("amount", counting.aggregation.check_amount(event.amount));
+        let distinct = counting.property.as_ref().and_then(|property| {
+            let value = event.properties.get(property.as_str());
+            if value.is_none() {
+                let field = format!("properties.{property}");
+                violations.add(field, "is required: the metric counts its distinct values");
+            }
+            value.map(|value| self.metrics.hash_of(value))
+        });
         violations.finish()?;
-        let Some(event_at) = event.accepted_at(self.now) else {
+        let Some(event_at) = (event.accepted_at(self.now)).filter(|at| *at >= self.oldest_at) else {
             return Err(Error::EventTimeOutOfRange {
                 field: "event_time".into(),
             });
         };
         Ok(Accepted {
             payload_hash: event.payload_hash(self.content_hash.as_ref()),
+            key: event.identity.key(),
+            distinct,
             moves_level: counting.kind == MetricKind::Level,
             event,
             event_at,
@@ -106,11 +118,13 @@ impl Service {
     /// [`Error`] where the commit as a whole failed; then nothing of it was recorded.
     pub async fn track_usage_batch(&self, batch: Batch) -> Result<Vec<Result<Recorded, Error>>, Error> {
         let named = batch.events.iter().flatten().map(|event| &event.metric);
+        let now = self.db.clock().now();
         let rules = Rules {
             metrics: self.catalog.with(named).await?,
             refused_accounts: self.refused_accounts(&batch.events).await?,
             content_hash: batch.content_hash,
-            now: self.db.clock().now(),
+            now,
+            oldest_at: self.months.oldest(now).start_at(),
         };
         let mut accepted = Vec::with_capacity(batch.events.len());
         let mut refused: Vec<Option<Error>> = Vec::with_capacity(batch.events.len());
@@ -149,6 +163,9 @@ impl Service {
             return Ok(Vec::new());
         }
         let identities: Vec<_> = call.events.iter().map(|one| one.event.identity.clone()).collect();
+        self.months
+            .make(call.events.iter().map(|one| one.event_at))
+            .await?;
         let outcomes = self.committer.commit(call, now).await?;
         let recorded = outcomes.into_iter().zip(identities).map(|(outcome, identity)| {
             let recorded = |duplicate, recorded_at| Recorded {

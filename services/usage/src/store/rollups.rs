@@ -1,128 +1,236 @@
-//! The sums of the ledger by quarters of an hour and days.
+//! What the ledger comes to by quarters of an hour and days.
 
 use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 use octroi_core::{AccountId, MetricSlug, Units, Window};
-use octroi_kit::db::{DatabaseError, corrupt, to_sql};
-use sqlx::PgConnection;
+use octroi_kit::db::{DatabaseError, corrupt, from_sql, to_sql};
+use sqlx::{PgConnection, types::Decimal};
 use time::OffsetDateTime;
 
-use super::units;
-use crate::{
-    domain::sums::{MetricStats, UsageBucket},
-    error::Error,
+use super::distinct::{self, Width};
+use crate::domain::{
+    buckets::{day_of, whole_days},
+    figures::{Figures, Latest},
 };
 
-/// What one commit adds to one bucket of the rollups.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Increment {
-    /// The sum of amounts; many events of 2^53 − 1 pass 64 bits.
-    pub amount: u128,
-    /// The number of events.
-    pub events: i64,
+/// The statement that adds buckets to a table of the rollups.
+macro_rules! add_to {
+    ($table:literal) => {
+        concat!(
+            "INSERT INTO ",
+            $table,
+            " AS r (account_id, metric, bucket_at, amount, events, max_amount, latest_at, latest_amount)
+             SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::numeric[], $5::bigint[], $6::bigint[],
+                                  $7::timestamptz[], $8::bigint[])
+             ON CONFLICT (account_id, metric, bucket_at) DO UPDATE
+             SET amount = r.amount + excluded.amount, events = r.events + excluded.events,
+                 max_amount = greatest(r.max_amount, excluded.max_amount),
+                 (latest_at, latest_amount) = (SELECT latest_at, latest_amount
+                     FROM (VALUES (r.latest_at, r.latest_amount), (excluded.latest_at, excluded.latest_amount))
+                          AS both_of (latest_at, latest_amount)
+                     ORDER BY latest_at DESC NULLS LAST, latest_amount DESC LIMIT 1)"
+        )
+    };
+}
+/// One metric of one account in one stretch of time.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Bucket {
+    /// The account.
+    pub account: String,
+    /// The metric.
+    pub metric: String,
+    /// Where the quarter of an hour, or the day, begins.
+    pub start_at: Timestamp,
 }
 
-/// Adds to the rollups.
+/// Adds what quarters of an hour come to: to them, and to their days.
+///
+/// Whoever adds to a quarter holds its row until the transaction ends, and so has its distinct values, and in turn those
+/// of its day, alone.
 pub async fn add_to_rollups(
     connection: &mut PgConnection,
-    increments: &BTreeMap<(String, String, Timestamp), Increment>,
+    quarters: &BTreeMap<Bucket, Figures>,
 ) -> Result<(), DatabaseError> {
-    let amounts: Result<Vec<sqlx::types::Decimal>, _> = increments
-        .values()
-        .map(|one| {
-            i128::try_from(one.amount)
-                .ok()
-                .and_then(|amount| sqlx::types::Decimal::try_from_i128_with_scale(amount, 0).ok())
-                .ok_or(())
-        })
-        .collect();
-    let amounts = amounts.map_err(corrupt("amount"))?;
-    let accounts: Vec<&str> = increments.keys().map(|key| key.0.as_str()).collect();
-    let metrics: Vec<&str> = increments.keys().map(|key| key.1.as_str()).collect();
-    let buckets: Vec<OffsetDateTime> = increments.keys().map(|key| to_sql(key.2)).collect();
-    let events: Vec<i64> = increments.values().map(|one| one.events).collect();
-    for statement in [
-        "INSERT INTO rollup_quarter AS r (account_id, metric, bucket_at, amount, events)
-         SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::numeric[], $5::bigint[])
-         ON CONFLICT (account_id, metric, bucket_at)
-         DO UPDATE SET amount = r.amount + excluded.amount, events = r.events + excluded.events",
-        "INSERT INTO rollup_day AS r (account_id, metric, bucket_at, amount, events)
-         SELECT account_id, metric, day_at, sum(amount), sum(events)::bigint
-         FROM (SELECT account_id, metric, date_trunc('day', bucket_at, 'UTC') AS day_at, amount, events
-               FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::numeric[], $5::bigint[])
-                    AS given (account_id, metric, bucket_at, amount, events)) AS days
-         GROUP BY account_id, metric, day_at ORDER BY account_id, metric, day_at
-         ON CONFLICT (account_id, metric, bucket_at)
-         DO UPDATE SET amount = r.amount + excluded.amount, events = r.events + excluded.events",
-    ] {
-        sqlx::query(statement)
-            .bind(&accounts)
-            .bind(&metrics)
-            .bind(&buckets)
-            .bind(&amounts)
-            .bind(&events)
-            .execute(&mut *connection)
-            .await?;
+    let mut days: BTreeMap<Bucket, Figures> = BTreeMap::new();
+    for (bucket, figures) in quarters {
+        let day = Bucket {
+            start_at: day_of(bucket.start_at),
+            ..bucket.clone()
+        };
+        days.entry(day).or_default().add(figures);
+    }
+    for (width, buckets) in [(Width::Quarter, quarters), (Width::Day, &days)] {
+        add(connection, width, buckets).await?;
+        distinct::add(connection, width, buckets).await?;
     }
     Ok(())
 }
 
-/// Sums the rollups of an account by bucket. Buckets without use are there with 0.
-pub async fn sum_buckets(
+async fn add(
+    connection: &mut PgConnection,
+    width: Width,
+    buckets: &BTreeMap<Bucket, Figures>,
+) -> Result<(), DatabaseError> {
+    let statement = match width {
+        Width::Quarter => add_to!("rollup_quarter"),
+        Width::Day => add_to!("rollup_day"),
+    };
+    let amounts: Result<Vec<Decimal>, DatabaseError> = (buckets.values())
+        .map(|figures| {
+            let amount = i128::try_from(figures.amount).map_err(corrupt("amount"))?;
+            Decimal::try_from_i128_with_scale(amount, 0).map_err(corrupt("amount"))
+        })
+        .collect();
+    let events: Result<Vec<i64>, _> = buckets
+        .values()
+        .map(|figures| i64::try_from(figures.events))
+        .collect();
+    let latest = || buckets.values().map(|figures| figures.latest);
+    let latest_at: Vec<Option<OffsetDateTime>> = latest()
+        .map(|latest| latest.map(|latest| to_sql(latest.event_at)))
+        .collect();
+    let latest_amounts: Vec<Option<i64>> = latest()
+        .map(|latest| latest.map(|latest| latest.amount.as_i64()))
+        .collect();
+    sqlx::query(statement)
+        .bind(
+            buckets
+                .keys()
+                .map(|bucket| bucket.account.as_str())
+                .collect::<Vec<_>>(),
+        )
+        .bind(
+            buckets
+                .keys()
+                .map(|bucket| bucket.metric.as_str())
+                .collect::<Vec<_>>(),
+        )
+        .bind(
+            buckets
+                .keys()
+                .map(|bucket| to_sql(bucket.start_at))
+                .collect::<Vec<_>>(),
+        )
+        .bind(amounts?)
+        .bind(events.map_err(corrupt("number of events"))?)
+        .bind(
+            buckets
+                .values()
+                .map(|figures| figures.max.map(Units::as_i64))
+                .collect::<Vec<_>>(),
+        )
+        .bind(latest_at)
+        .bind(latest_amounts)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// A window by its metric and its place, and what it comes to.
+type WindowRow = (
+    String,
+    i64,
+    Decimal,
+    i64,
+    Option<i64>,
+    Option<OffsetDateTime>,
+    Option<i64>,
+);
+
+/// What windows of quarters of an hour come to, by metric and place of the window; one without events is not there.
+/// `unique` are those of the metrics whose distinct values are counted.
+pub async fn sum_windows(
     connection: &mut PgConnection,
     account: &AccountId,
     metrics: &[MetricSlug],
+    unique: &[MetricSlug],
     windows: &[Window],
-) -> Result<Vec<MetricStats>, Error> {
-    let rows: Vec<(String, i64, String, i64)> = sqlx::query_as(
-        "SELECT r.metric, b.place, sum(r.amount)::text, sum(r.events)::bigint
-         FROM unnest($3::timestamptz[], $4::timestamptz[]) WITH ORDINALITY AS b (start_at, end_at, place)
-         CROSS JOIN LATERAL (SELECT * FROM rollup_quarter AS r
-                             WHERE r.account_id = $1 AND r.metric = ANY($2) AND r.bucket_at >= b.start_at
-                               AND r.bucket_at < b.end_at OFFSET 0) AS r
+) -> Result<HashMap<(MetricSlug, usize), Figures>, DatabaseError> {
+    let bounds = Bounds::of(windows);
+    let rows: Vec<WindowRow> = sqlx::query_as(
+        "SELECT r.metric, b.place, sum(r.amount), sum(r.events)::bigint, max(r.max_amount), max(r.latest_at),
+                (array_agg(r.latest_amount ORDER BY r.latest_at DESC NULLS LAST, r.latest_amount DESC))[1]
+         FROM unnest($3::timestamptz[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[]) WITH ORDINALITY
+              AS b (start_at, days_start_at, days_end_at, end_at, place)
+         CROSS JOIN LATERAL (
+             SELECT metric, amount, events, max_amount, latest_at, latest_amount FROM rollup_quarter
+             WHERE account_id = $1 AND metric = ANY($2) AND bucket_at >= b.start_at AND bucket_at < b.days_start_at
+             UNION ALL
+             SELECT metric, amount, events, max_amount, latest_at, latest_amount FROM rollup_day
+             WHERE account_id = $1 AND metric = ANY($2) AND bucket_at >= b.days_start_at AND bucket_at < b.days_end_at
+             UNION ALL
+             SELECT metric, amount, events, max_amount, latest_at, latest_amount FROM rollup_quarter
+             WHERE account_id = $1 AND metric = ANY($2) AND bucket_at >= b.days_end_at AND bucket_at < b.end_at
+             OFFSET 0) AS r
          GROUP BY r.metric, b.place",
     )
     .bind(account.as_str())
     .bind(metrics.iter().map(MetricSlug::as_str).collect::<Vec<_>>())
-    .bind(
-        windows
-            .iter()
-            .map(|window| to_sql(window.start))
-            .collect::<Vec<_>>(),
-    )
-    .bind(
-        windows
-            .iter()
-            .map(|window| to_sql(window.end))
-            .collect::<Vec<_>>(),
-    )
-    .fetch_all(connection)
-    .await
-    .map_err(DatabaseError::from)?;
-    let mut sums: HashMap<(String, i64), (Units, u64)> = HashMap::with_capacity(rows.len());
-    for (metric, place, amount, events) in rows {
-        let events = u64::try_from(events).map_err(corrupt("number of events"))?;
-        sums.insert((metric, place), (units(&amount)?, events));
+    .bind(&bounds.start_at)
+    .bind(&bounds.days_start_at)
+    .bind(&bounds.days_end_at)
+    .bind(&bounds.end_at)
+    .fetch_all(&mut *connection)
+    .await?;
+    let mut sums = HashMap::with_capacity(rows.len());
+    for row in rows {
+        let (key, figures) = window_figures(row)?;
+        sums.insert(key, figures);
     }
-    let stats = metrics.iter().map(|metric| {
-        let buckets = (1_i64..).zip(windows).map(|(place, window)| {
-            let (amount, events) = sums
-                .get(&(metric.to_string(), place))
-                .copied()
-                .unwrap_or_default();
-            UsageBucket {
-                window: *window,
-                amount,
-                events,
-            }
-        });
-        MetricStats {
-            metric: metric.clone(),
-            buckets: buckets.collect(),
+    if !unique.is_empty() {
+        for (key, values) in distinct::list(connection, account, unique, &bounds).await? {
+            let figures: &mut Figures = sums.entry(key).or_default();
+            figures.distinct.add(&values);
         }
-    });
-    Ok(stats.collect())
+    }
+    Ok(sums)
+}
+
+/// Where windows begin and end, and the whole days of UTC in each.
+pub(super) struct Bounds {
+    pub(super) start_at: Vec<OffsetDateTime>,
+    pub(super) days_start_at: Vec<OffsetDateTime>,
+    pub(super) days_end_at: Vec<OffsetDateTime>,
+    pub(super) end_at: Vec<OffsetDateTime>,
+}
+
+impl Bounds {
+    fn of(windows: &[Window]) -> Self {
+        let days: Vec<Window> = windows.iter().map(|window| whole_days(*window)).collect();
+        let starts = |windows: &[Window]| windows.iter().map(|window| to_sql(window.start)).collect();
+        let ends = |windows: &[Window]| windows.iter().map(|window| to_sql(window.end)).collect();
+        Self {
+            start_at: starts(windows),
+            days_start_at: starts(&days),
+            days_end_at: ends(&days),
+            end_at: ends(windows),
+        }
+    }
+}
+
+fn window_figures(row: WindowRow) -> Result<((MetricSlug, usize), Figures), DatabaseError> {
+    let (metric, place, amount, events, max, latest_at, latest_amount) = row;
+    let units = |amount: Option<i64>| amount.map(Units::try_from).transpose().map_err(corrupt("amount"));
+    let latest = latest_at.zip(units(latest_amount)?);
+    let figures = Figures {
+        amount: u128::try_from(amount.mantissa()).map_err(corrupt("sum"))?,
+        events: u64::try_from(events).map_err(corrupt("number of events"))?,
+        max: units(max)?,
+        latest: latest.map(|(at, amount)| Latest {
+            event_at: from_sql(at),
+            amount,
+        }),
+        ..Figures::default()
+    };
+    Ok((window_key(&metric, place)?, figures))
+}
+
+/// The metric and the place, counted from 0, of a window that the database counts from 1.
+pub(super) fn window_key(metric: &str, place: i64) -> Result<(MetricSlug, usize), DatabaseError> {
+    let metric = MetricSlug::parse(metric).map_err(corrupt("metric"))?;
+    let place = usize::try_from(place - 1).map_err(corrupt("place"))?;
+    Ok((metric, place))
 }
 
 /// Events that the rollups do not have yet, over all accounts: what `rollup_lag` counts up with each commit of

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use octroi_core::{
-    Aggregation, FeatureSlug, Metric, MetricKind, MetricSlug, PlanSlug, Recording, Stage, Violations,
-    money::Currency,
+    Aggregation, FeatureSlug, Metric, MetricKind, MetricSlug, PlanSlug, PropertyKey, Recording, Stage,
+    Violations, money::Currency,
 };
 use serde_yaml_ng::Value;
 
@@ -153,6 +153,7 @@ fn read_metric(table: &mut Table, slug: Option<&MetricSlug>, violations: &mut Vi
             violations,
         );
     }
+    let property = read_property(table, aggregation, violations);
     let names = table.names(violations);
     let (display_name_en, display_name_fr) = names?;
     Some(Metric {
@@ -164,7 +165,26 @@ fn read_metric(table: &mut Table, slug: Option<&MetricSlug>, violations: &mut Vi
         unit: unit?,
         write: write?.unwrap_or(false),
         recording: recording.unwrap_or_default(),
+        property,
     })
+}
+
+/// The property whose values are counted, which there is for `unique` and for nothing else.
+fn read_property(
+    table: &mut Table,
+    aggregation: Option<Aggregation>,
+    violations: &mut Violations,
+) -> Option<PropertyKey> {
+    let is_counted = aggregation == Some(Aggregation::Unique);
+    let property = table.optional("property", violations)?;
+    if property.is_none() && is_counted {
+        let rule = "is required where the distinct values of a property are counted";
+        table.refuse("property", rule, violations);
+    }
+    if property.is_some() && !is_counted && aggregation.is_some() {
+        table.refuse("property", "is only for the aggregation unique", violations);
+    }
+    property
 }
 
 fn read_features(root: &mut Table, known: &mut Known, violations: &mut Violations) -> Vec<Feature> {
@@ -294,6 +314,10 @@ pub fn check_succession(stored: &Catalog, next: &Catalog) -> Result<(), Violatio
             let rule = "must stay as it is: the aggregation of a metric that was applied does not change";
             violations.add(format!("metrics[{index}].aggregation"), rule);
         }
+        if old.property.is_some() && new.property != old.property {
+            let rule = "must stay as it is: what a metric that was applied counts does not change";
+            violations.add(format!("metrics[{index}].property"), rule);
+        }
     }
     violations.finish()
 }
@@ -354,6 +378,13 @@ mod tests {
             "aggregation: unique,",
             "aggregation: median,",
             &["metrics[1].aggregation"],
+        );
+        check_refused("property: user, ", "", &["metrics[1].property"]);
+        check_refused("property: user, ", "property: 'a b', ", &["metrics[1].property"]);
+        check_refused(
+            "unit: file,",
+            "unit: file, property: path,",
+            &["metrics[2].property"],
         );
         check_refused("unit: file,", "unit: '',", &["metrics[2].unit"]);
         check_refused(

@@ -138,7 +138,8 @@ fn stage_name(step: DunningStep) -> &'static str {
 
 fn metric_change(old: &Metric, new: &Metric) -> String {
     let mut parts = Vec::new();
-    if old.kind != new.kind || old.aggregation != new.aggregation {
+    let counting = |metric: &Metric| (metric.kind, metric.aggregation, metric.property.clone());
+    if counting(old) != counting(new) {
         parts.push("is counted in another way");
     }
     if old.unit != new.unit {

@@ -1,0 +1,1 @@
+ALTER TABLE metric DROP COLUMN property;

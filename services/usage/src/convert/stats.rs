@@ -1,0 +1,97 @@
+//! Statistics, between the wire and the domain.
+
+use jiff::tz::TimeZone;
+use octroi_core::{AccountId, Period, Units, Violations, Window};
+use octroi_kit::convert::{to_proto_aggregation, to_proto_time};
+use octroi_proto::usage::v1 as proto;
+
+use super::{from_proto_metrics, required_time};
+use crate::{
+    domain::sums::MetricStats,
+    error::Error,
+    service::{StatsQuery, UsageStats},
+};
+
+/// Reads what statistics are asked for.
+///
+/// # Errors
+/// Every violation found.
+pub fn from_proto_stats_query(request: &proto::GetUsageStatsRequest) -> Result<StatsQuery, Violations> {
+    let mut violations = Violations::default();
+    let account = violations.take("account_id", AccountId::parse(&request.account_id));
+    let metrics = from_proto_metrics(&request.metrics, &mut violations);
+    let start = required_time("start_time", request.start_time.as_ref(), &mut violations);
+    let end = required_time("end_time", request.end_time.as_ref(), &mut violations);
+    let granularity = match proto::Granularity::try_from(request.granularity) {
+        Ok(proto::Granularity::Hour) => Some(Period::Hour),
+        Ok(proto::Granularity::Day) => Some(Period::Day),
+        Ok(proto::Granularity::Month) => Some(Period::Month),
+        Ok(proto::Granularity::Unspecified) | Err(_) => {
+            violations.add("granularity", "must be HOUR, DAY or MONTH");
+            None
+        }
+    };
+    let zone = if request.zone.is_empty() {
+        None
+    } else {
+        violations.take(
+            "zone",
+            TimeZone::get(&request.zone).map_err(|_| "must be an IANA zone"),
+        )
+    };
+    let read = account.zip(start.zip(end)).zip(granularity);
+    violations.clone().finish()?;
+    let ((account, (start, end)), granularity) = read.ok_or(violations)?;
+    Ok(StatsQuery {
+        account,
+        metrics,
+        range: Window { start, end },
+        granularity,
+        zone,
+    })
+}
+
+/// Statistics, on the wire.
+///
+/// # Errors
+/// [`Error::SumOutOfRange`] where a figure is more than can be counted.
+pub fn to_proto_stats(stats: UsageStats) -> Result<proto::GetUsageStatsResponse, Error> {
+    let metrics: Result<Vec<proto::MetricStats>, Error> = stats.metrics.iter().map(to_proto_metric).collect();
+    Ok(proto::GetUsageStatsResponse {
+        stats: metrics?,
+        zone: stats.zone,
+    })
+}
+
+fn to_proto_metric(metric: &MetricStats) -> Result<proto::MetricStats, Error> {
+    let total = metric.total();
+    let figure = total.figure(metric.aggregation);
+    let buckets = metric.buckets.iter().map(|(window, figures)| {
+        let figure = figures.figure(metric.aggregation);
+        Ok(proto::UsageBucket {
+            start_time: Some(to_proto_time(window.start)),
+            end_time: Some(to_proto_time(window.end)),
+            amount: counted(figures.amount)?,
+            events: figures.events,
+            value: counted(figure.value)?,
+            estimated: figure.is_estimated,
+        })
+    });
+    Ok(proto::MetricStats {
+        metric: metric.metric.to_string(),
+        aggregation: to_proto_aggregation(metric.aggregation),
+        total_amount: counted(total.amount)?,
+        total_events: total.events,
+        total_value: counted(figure.value)?,
+        total_estimated: figure.is_estimated,
+        buckets: buckets.collect::<Result<_, Error>>()?,
+    })
+}
+
+fn counted(figure: u128) -> Result<u64, Error> {
+    u64::try_from(figure)
+        .ok()
+        .and_then(|figure| Units::new(figure).ok())
+        .map(Units::get)
+        .ok_or(Error::SumOutOfRange)
+}

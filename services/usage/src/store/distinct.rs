@@ -1,0 +1,125 @@
+//! The distinct values of metrics that count them, beside the other rollups.
+
+use std::collections::{BTreeMap, HashMap};
+
+use octroi_core::{AccountId, MetricSlug};
+use octroi_kit::db::{DatabaseError, from_sql, to_sql};
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+
+use super::rollups::{Bounds, Bucket, window_key};
+use crate::domain::{distinct::Distinct, figures::Figures};
+
+/// How long a bucket is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Width {
+    Quarter,
+    Day,
+}
+
+impl Width {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Quarter => "quarter",
+            Self::Day => "day",
+        }
+    }
+}
+
+/// Adds the distinct values of buckets, whose rows of sums the transaction holds.
+pub(super) async fn add(
+    connection: &mut PgConnection,
+    width: Width,
+    buckets: &BTreeMap<Bucket, Figures>,
+) -> Result<(), DatabaseError> {
+    let buckets: BTreeMap<&Bucket, &Distinct> = (buckets.iter())
+        .filter(|(_, figures)| !figures.distinct.is_empty())
+        .map(|(bucket, figures)| (bucket, &figures.distinct))
+        .collect();
+    if buckets.is_empty() {
+        return Ok(());
+    }
+    let accounts: Vec<&str> = buckets.keys().map(|bucket| bucket.account.as_str()).collect();
+    let metrics: Vec<&str> = buckets.keys().map(|bucket| bucket.metric.as_str()).collect();
+    let starts: Vec<OffsetDateTime> = buckets.keys().map(|bucket| to_sql(bucket.start_at)).collect();
+    let rows: Vec<(String, String, OffsetDateTime, Vec<u8>)> = sqlx::query_as(
+        "SELECT named.account_id, named.metric, named.bucket_at, hashes
+         FROM unnest($1::text[], $2::text[], $3::timestamptz[]) AS named (account_id, metric, bucket_at)
+         CROSS JOIN LATERAL (SELECT hashes FROM rollup_distinct AS r
+                             WHERE r.account_id = named.account_id AND r.metric = named.metric AND r.width = $4
+                               AND r.bucket_at = named.bucket_at OFFSET 0) AS r",
+    )
+    .bind(&accounts)
+    .bind(&metrics)
+    .bind(&starts)
+    .bind(width.as_str())
+    .fetch_all(&mut *connection)
+    .await?;
+    let before: HashMap<Bucket, Distinct> = (rows.into_iter())
+        .map(|(account, metric, start_at, hashes)| {
+            let bucket = Bucket {
+                account,
+                metric,
+                start_at: from_sql(start_at),
+            };
+            (bucket, Distinct::from_bytes(&hashes))
+        })
+        .collect();
+    let after = buckets.iter().map(|(bucket, added)| {
+        let mut values = before.get(*bucket).cloned().unwrap_or_default();
+        values.add(added);
+        values.to_bytes()
+    });
+    sqlx::query(
+        "INSERT INTO rollup_distinct (account_id, metric, bucket_at, hashes, width)
+         SELECT *, $5 FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::bytea[])
+         ON CONFLICT (account_id, metric, width, bucket_at) DO UPDATE SET hashes = excluded.hashes",
+    )
+    .bind(&accounts)
+    .bind(&metrics)
+    .bind(&starts)
+    .bind(after.collect::<Vec<_>>())
+    .bind(width.as_str())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// The distinct values of each bucket in windows, by metric and place of the window.
+pub(super) async fn list(
+    connection: &mut PgConnection,
+    account: &AccountId,
+    metrics: &[MetricSlug],
+    bounds: &Bounds,
+) -> Result<Vec<((MetricSlug, usize), Distinct)>, DatabaseError> {
+    let rows: Vec<(String, i64, Vec<u8>)> = sqlx::query_as(
+        "SELECT r.metric, b.place, r.hashes
+         FROM unnest($3::timestamptz[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[]) WITH ORDINALITY
+              AS b (start_at, days_start_at, days_end_at, end_at, place)
+         CROSS JOIN LATERAL (
+             SELECT metric, hashes FROM rollup_distinct
+             WHERE account_id = $1 AND metric = ANY($2) AND width = 'quarter'
+               AND bucket_at >= b.start_at AND bucket_at < b.days_start_at
+             UNION ALL
+             SELECT metric, hashes FROM rollup_distinct
+             WHERE account_id = $1 AND metric = ANY($2) AND width = 'day'
+               AND bucket_at >= b.days_start_at AND bucket_at < b.days_end_at
+             UNION ALL
+             SELECT metric, hashes FROM rollup_distinct
+             WHERE account_id = $1 AND metric = ANY($2) AND width = 'quarter'
+               AND bucket_at >= b.days_end_at AND bucket_at < b.end_at
+             OFFSET 0) AS r",
+    )
+    .bind(account.as_str())
+    .bind(metrics.iter().map(MetricSlug::as_str).collect::<Vec<_>>())
+    .bind(&bounds.start_at)
+    .bind(&bounds.days_start_at)
+    .bind(&bounds.days_end_at)
+    .bind(&bounds.end_at)
+    .fetch_all(connection)
+    .await?;
+    let values = rows
+        .into_iter()
+        .map(|(metric, place, hashes)| Ok((window_key(&metric, place)?, Distinct::from_bytes(&hashes))));
+    values.collect()
+}
