@@ -206,7 +206,7 @@ async fn what_a_service_refuses_has_the_names_of_the_route() {
         "/octroi.usage.v1.UsageService/GetUsageStats",
         |_: usage::GetUsageStatsRequest| {
             let mut violations = octroi_core::Violations::default();
-            violations.add("start_time", "must be a multiple of 15 minutes");
+            violations.add("start_time", "must be before end_time");
             Err::<usage::GetUsageStatsResponse, _>(octroi_kit::status::to_status(&violations))
         },
     );

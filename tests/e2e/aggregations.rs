@@ -7,7 +7,9 @@ use jiff::{SignedDuration, Timestamp, ToSpan as _, Unit, Zoned, tz::TimeZone};
 use octroi_kit::convert::to_proto_time;
 use octroi_proto::{
     billing::v1::ApplyCatalogRequest,
-    usage::v1::{GetUsageStatsRequest, Granularity, MetricStats, TrackUsageBatchRequest, UsageEvent},
+    usage::v1::{
+        GetUsageStatsRequest, Granularity, MetricStats, TrackUsageBatchRequest, UsageBucket, UsageEvent,
+    },
 };
 use octroi_tests::harness::fleet::{APPLICATION, Clients, Fleet, OPERATOR, eventually, now};
 
@@ -134,6 +136,7 @@ async fn stats(
         end_time: Some(to_proto_time(end)),
         granularity: granularity.into(),
         zone: zone.to_owned(),
+        compare: true,
     };
     Ok(app
         .usage
@@ -169,13 +172,17 @@ async fn figures_are_those_of_the_events_in_every_zone(fleet: &mut Fleet) -> Res
         Ok(())
     })
     .await?;
-    for (zone, granularity, unit, hours) in [
-        ("UTC", Granularity::Day, Unit::Day, 24 * 6),
-        ("Asia/Kathmandu", Granularity::Day, Unit::Day, 24 * 6),
-        ("Asia/Kolkata", Granularity::Hour, Unit::Hour, 48),
-        ("America/New_York", Granularity::Hour, Unit::Hour, 30),
+    for (zone, granularity, unit, hours, off_s) in [
+        ("UTC", Granularity::Day, Unit::Day, 24 * 6, 0),
+        ("Asia/Kathmandu", Granularity::Day, Unit::Day, 24 * 2, 433),
+        ("Asia/Kolkata", Granularity::Hour, Unit::Hour, 48, 0),
+        ("America/New_York", Granularity::Hour, Unit::Hour, 30, 433),
+        ("UTC", Granularity::Hour, Unit::Hour, 1, 1_700),
     ] {
-        let range = (end - SignedDuration::from_hours(hours), end);
+        let range = (
+            end - SignedDuration::from_hours(hours) + off_s.seconds(),
+            end - off_s.seconds(),
+        );
         let calendar = TimeZone::get(zone)?;
         let inside: Vec<&Used> = all
             .iter()
@@ -186,9 +193,7 @@ async fn figures_are_those_of_the_events_in_every_zone(fleet: &mut Fleet) -> Res
             ensure!(found.total_value == figure(metric, &inside), "{zone}: {found:?}");
             ensure!(!found.total_estimated, "{found:?}");
             for bucket in &found.buckets {
-                let start = bucket.start_time.as_ref().context("a start")?;
-                let start = Timestamp::new(start.seconds, start.nanos)?;
-                let of_bucket = starts_at(start, &calendar, unit)?;
+                let of_bucket = starts_at(start_of(bucket)?, &calendar, unit)?;
                 let mut used = Vec::new();
                 for one in &inside {
                     if starts_at(one.at, &calendar, unit)? == of_bucket {
@@ -201,9 +206,30 @@ async fn figures_are_those_of_the_events_in_every_zone(fleet: &mut Fleet) -> Res
                     "{zone} {metric} {bucket:?}: {expected:?}"
                 );
             }
+            let previous = found.previous.context("nothing of the period before")?;
+            ensure!(previous.buckets.len() == found.buckets.len(), "{previous:?}");
+            for bucket in &previous.buckets {
+                let range = start_of(bucket)?..end_of(bucket)?;
+                let used: Vec<&Used> = all.iter().filter(|one| range.contains(&one.at)).collect();
+                let expected = (figure(metric, &used), used.len() as u64);
+                ensure!(
+                    (bucket.value, bucket.events) == expected,
+                    "{metric} {bucket:?}: {expected:?}"
+                );
+            }
         }
     }
     Ok(())
+}
+
+fn start_of(bucket: &UsageBucket) -> Result<Timestamp> {
+    let start = bucket.start_time.as_ref().context("no start")?;
+    Ok(Timestamp::new(start.seconds, start.nanos)?)
+}
+
+fn end_of(bucket: &UsageBucket) -> Result<Timestamp> {
+    let end = bucket.end_time.as_ref().context("no end")?;
+    Ok(Timestamp::new(end.seconds, end.nanos)?)
 }
 
 async fn many_distinct_values_are_estimated(fleet: &mut Fleet) -> Result<()> {

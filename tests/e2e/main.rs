@@ -33,5 +33,6 @@ mod snippets;
 mod story;
 mod stream;
 mod trace;
+mod track_stream;
 mod unpermitted;
 mod zones;

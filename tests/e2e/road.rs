@@ -169,6 +169,7 @@ async fn the_ledger_and_its_sums_agree(
         end_time: hour.window_end_time,
         granularity: Granularity::Hour.into(),
         zone: String::new(),
+        compare: false,
     };
     eventually("the sums have what the ledger has", async || {
         let stats = app

@@ -2,7 +2,7 @@
 
 use axum::{Json, extract::State};
 use jiff::Timestamp;
-use octroi_proto::usage::v1::{GetUsageStatsRequest, MetricStats, UsageBucket};
+use octroi_proto::usage::v1::{GetUsageStatsRequest, MetricStats, PreviousStats, UsageBucket};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -49,6 +49,23 @@ pub(crate) struct MetricUsage {
     total_estimated: bool,
     /// They tile the range; empty ones are among them.
     buckets: Vec<Bucket>,
+    /// The period before; null where it was not asked for.
+    previous: Option<PreviousUsage>,
+}
+
+/// The use of one metric over the period before.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct PreviousUsage {
+    /// The sum over the period.
+    total_amount: u64,
+    /// The number of events in the period.
+    total_events: u64,
+    /// The figure of the whole period.
+    total_value: u64,
+    /// The figure of the whole period is an estimate.
+    total_estimated: bool,
+    /// The counterpart of each bucket.
+    buckets: Vec<Bucket>,
 }
 
 /// Sums over a range.
@@ -79,12 +96,23 @@ fn to_json_metric(stats: MetricStats) -> Result<MetricUsage, Problem> {
         aggregation: Aggregation::from_proto(stats.aggregation),
         total_value: stats.total_value,
         total_estimated: stats.total_estimated,
-        buckets: stats
-            .buckets
-            .into_iter()
-            .map(to_json_bucket)
-            .collect::<Result<_, _>>()?,
+        buckets: to_json_buckets(stats.buckets)?,
+        previous: stats.previous.map(to_json_previous).transpose()?,
     })
+}
+
+fn to_json_previous(previous: PreviousStats) -> Result<PreviousUsage, Problem> {
+    Ok(PreviousUsage {
+        total_amount: previous.total_amount,
+        total_events: previous.total_events,
+        total_value: previous.total_value,
+        total_estimated: previous.total_estimated,
+        buckets: to_json_buckets(previous.buckets)?,
+    })
+}
+
+fn to_json_buckets(buckets: Vec<UsageBucket>) -> Result<Vec<Bucket>, Problem> {
+    buckets.into_iter().map(to_json_bucket).collect()
 }
 
 /// What was used, by metric and time.
@@ -92,10 +120,11 @@ fn to_json_metric(stats: MetricStats) -> Result<MetricUsage, Problem> {
     get, path = "/api/account/usage", operation_id = "getUsage", tag = "account",
     params(
         ("metrics" = String, Query, description = "1 to 16 metrics, separated by commas."),
-        ("from" = Timestamp, Query, description = "The first instant (RFC 3339), a multiple of 15 minutes."),
-        ("to" = Timestamp, Query, description = "The first instant after the range, a multiple of 15 minutes."),
+        ("from" = Timestamp, Query, description = "The first instant (RFC 3339)."),
+        ("to" = Timestamp, Query, description = "The first instant after the range."),
         ("granularity" = Option<Granularity>, Query, description = "How wide a bucket is; absent means a day."),
-        ("zone" = Option<String>, Query, description = "The IANA zone of hours, days and months; absent means the account's.")
+        ("zone" = Option<String>, Query, description = "The IANA zone of hours, days and months; absent means the account's."),
+        ("compare" = Option<bool>, Query, description = "Answer the period before as well.")
     ),
     responses((status = 200, description = "The sums.", body = Usage))
 )]
@@ -111,6 +140,7 @@ pub(crate) async fn usage(
         end_time: query.required_instant("to"),
         granularity: query.granularity("granularity"),
         zone: query.text("zone").unwrap_or_default(),
+        compare: query.flag("compare"),
     };
     query.finish()?;
     let answer = edge

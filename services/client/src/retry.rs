@@ -70,7 +70,10 @@ pub fn may_be_repeated(method: &str) -> bool {
 }
 
 /// The methods whose caller goes on saying more. What was sent on a stream is gone with it, and it has no deadline.
-const STREAMS: &[&str] = &["/octroi.quota.v1.QuotaService/CheckQuotaStream"];
+const STREAMS: &[&str] = &[
+    "/octroi.quota.v1.QuotaService/CheckQuotaStream",
+    "/octroi.usage.v1.UsageService/TrackUsageStream",
+];
 
 /// Whether the caller of `method` goes on saying more.
 pub(crate) fn is_stream(method: &str) -> bool {

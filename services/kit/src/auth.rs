@@ -126,6 +126,7 @@ pub const TABLE: &[(&str, &[Role])] = &[
     ("/octroi.usage.v1.UsageService/TrackUsage", &[Quota, Gateway, Operator, Application]),
     ("/octroi.usage.v1.UsageService/TrackUsageBatch", &[Quota, Gateway, Operator, Application]),
     ("/octroi.usage.v1.UsageService/TrackUsageBatches", &[Quota]),
+    ("/octroi.usage.v1.UsageService/TrackUsageStream", &[Operator, Application]),
     ("/octroi.usage.v1.UsageService/GetUsageStats", &[Billing, Gateway, Operator, Application]),
     ("/octroi.usage.v1.UsageService/GetLedgerTotals", &[Quota, Billing, Operator]),
     ("/octroi.usage.v1.UsageService/GetUsageEvent", &[Quota, Gateway, Operator, Application]),

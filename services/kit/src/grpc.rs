@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{service::Routes, transport::Server};
 
 pub(crate) use self::stack::method_not_found;
-pub use self::stack::{stack, with_reason};
+pub use self::stack::{stack, unread, with_reason};
 
 /// The largest message of a unary call, in bytes.
 pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;

@@ -13,7 +13,7 @@ use octroi_kit::{
 use octroi_proto::quota::v1::{
     self as proto, check_quota_result::Outcome, quota_service_server::QuotaService,
 };
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::{convert, domain::hold::Hold, error::Error, escrow::Quick, hold_id::HoldIds, service::Service};
 
@@ -206,14 +206,6 @@ fn refused(error: impl Into<Error>) -> Status {
     to_status(&error.into())
 }
 
-/// What cannot be read is told with a reason, as it is of any other call. Who went away is told nothing.
-fn unread(status: Status) -> Status {
-    match status.code() {
-        Code::OutOfRange | Code::Internal => grpc::with_reason(&status),
-        _ => status,
-    }
-}
-
 #[tonic::async_trait]
 impl QuotaService for Handler {
     async fn check_quota(
@@ -267,7 +259,7 @@ impl QuotaService for Handler {
                 let answer = handler.answer(asked, &caller, principal.as_deref());
                 answer.map(Ok).left_future()
             }
-            Err(status) => future::ready(Err(unread(status))).right_future(),
+            Err(status) => future::ready(Err(grpc::unread(status))).right_future(),
         });
         Ok(Response::new(Box::pin(
             answers.buffer_unordered(STREAM_CHECKS_AT_ONCE),

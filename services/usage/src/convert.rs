@@ -15,7 +15,7 @@ use octroi_proto::usage::v1 as proto;
 use self::slices::from_proto_charges;
 pub use self::{
     events::{EVENTS_LIST, from_proto_events_query},
-    results::{to_proto_batches_result, to_proto_result},
+    results::{to_proto_batch_refusal, to_proto_batches_result, to_proto_result},
     slices::from_proto_seal,
     stats::{from_proto_stats_query, to_proto_stats},
 };

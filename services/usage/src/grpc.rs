@@ -1,13 +1,17 @@
 //! The gRPC side: reads a request, calls the service, writes the answer.
 
+use std::pin::Pin;
+
+use futures::{FutureExt as _, Stream, StreamExt as _, future};
 use octroi_core::{Units, Violations};
 use octroi_kit::{
-    auth::{self, Caller, Role},
+    auth::{self, Caller, Principal, Role},
+    grpc,
     page::PageTokens,
     status::to_status,
 };
 use octroi_proto::usage::v1::{self as proto, usage_service_server::UsageService};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     convert,
@@ -21,7 +25,11 @@ const BATCH_EVENTS_MAX: usize = 10_000;
 /// The most batches of one call.
 const BATCHES_MAX: usize = 1_000;
 
-/// Serves the contract.
+/// Batches of one stream that are recorded at the same time.
+const STREAM_BATCHES_AT_ONCE: usize = 32;
+
+/// Serves the contract. Cloning shares it.
+#[derive(Clone)]
 pub struct Handler {
     service: Service,
     pages: PageTokens,
@@ -62,6 +70,33 @@ impl Handler {
             .collect();
         Ok(proto::TrackUsageBatchResponse { results })
     }
+
+    async fn track_of_stream(
+        &self,
+        sent: proto::TrackUsageStreamRequest,
+        caller: &Caller,
+        principal: Option<&Principal>,
+    ) -> proto::TrackUsageStreamResponse {
+        let batch = sent.batch.unwrap_or_default();
+        let result = if is_of_another(principal, &batch.events) {
+            convert::to_proto_batch_refusal(&auth::principal_mismatch())
+        } else {
+            let tracked = self.track_batch(batch, caller).await;
+            convert::to_proto_batches_result(tracked.map_err(|error| error.within("batch")))
+        };
+        proto::TrackUsageStreamResponse {
+            correlation_id: sent.correlation_id,
+            result: Some(result),
+        }
+    }
+}
+
+fn is_of_another(principal: Option<&Principal>, events: &[proto::UsageEvent]) -> bool {
+    let others = |principal: &Principal| {
+        let account = principal.account.as_str();
+        events.iter().any(|event| event.account_id != account)
+    };
+    principal.is_some_and(others)
 }
 
 fn refused(error: impl Into<Error>) -> Status {
@@ -117,17 +152,35 @@ impl UsageService for Handler {
         let caller = auth::caller(&request)?;
         let principal = auth::principal(&request);
         let request = request.into_inner();
-        if let Some(principal) = principal
-            && request
-                .events
-                .iter()
-                .any(|event| event.account_id != principal.account.as_str())
-        {
+        if is_of_another(principal.as_deref(), &request.events) {
             return Err(auth::principal_mismatch());
         }
         Ok(Response::new(
             self.track_batch(request, &caller).await.map_err(refused)?,
         ))
+    }
+
+    type TrackUsageStreamStream =
+        Pin<Box<dyn Stream<Item = Result<proto::TrackUsageStreamResponse, Status>> + Send>>;
+
+    async fn track_usage_stream(
+        &self,
+        request: Request<Streaming<proto::TrackUsageStreamRequest>>,
+    ) -> Result<Response<Self::TrackUsageStreamStream>, Status> {
+        let caller = auth::caller(&request)?;
+        let principal = auth::principal(&request);
+        let handler = self.clone();
+        let answers = request.into_inner().map(move |sent| match sent {
+            Ok(sent) => {
+                let (handler, caller, principal) = (handler.clone(), caller.clone(), principal.clone());
+                async move { Ok(handler.track_of_stream(sent, &caller, principal.as_deref()).await) }
+                    .left_future()
+            }
+            Err(status) => future::ready(Err(grpc::unread(status))).right_future(),
+        });
+        Ok(Response::new(Box::pin(
+            answers.buffer_unordered(STREAM_BATCHES_AT_ONCE),
+        )))
     }
 
     async fn track_usage_batches(
@@ -148,7 +201,7 @@ impl UsageService for Handler {
             let within = |error: Error| error.within(&format!("batches[{index}]"));
             self.track_batch(batch, &caller).await.map_err(within)
         });
-        let results = futures::future::join_all(recorded).await.into_iter();
+        let results = future::join_all(recorded).await.into_iter();
         Ok(Response::new(proto::TrackUsageBatchesResponse {
             results: results.map(convert::to_proto_batches_result).collect(),
         }))

@@ -327,10 +327,17 @@ async fn bad_pages_and_keys(ann: &Rest, program: &Rest) -> Result<()> {
         ),
         (format!("{usage}&zone=Mars/Olympus"), "FIELD_INVALID", "zone"),
         (format!("{usage}&extra=1"), "FIELD_INVALID", "extra"),
+        (usage.replace("2026-03-02T", "2026-03-01T"), "FIELD_INVALID", "to"),
+        (format!("{usage}&compare=perhaps"), "FIELD_INVALID", "compare"),
         (
-            usage.replace("T00:00:00Z&to", "T00:00:01Z&to"),
+            "/api/account/usage/events?from=yesterday".to_owned(),
             "FIELD_INVALID",
             "from",
+        ),
+        (
+            "/api/account/usage/events?property[a%20b]=c".to_owned(),
+            "FIELD_INVALID",
+            "property",
         ),
         (
             "/api/account/usage/events?limit=0".to_owned(),

@@ -200,6 +200,16 @@ fn typed_response(response: Response) -> Response {
     }
 }
 
+/// A message of a stream that cannot be read is told with a reason, as it is of any other call. Who went away is told
+/// nothing.
+#[must_use]
+pub fn unread(status: Status) -> Status {
+    match status.code() {
+        Code::OutOfRange | Code::Internal => with_reason(&status),
+        _ => status,
+    }
+}
+
 /// The same refusal with a reason; tonic's own come without.
 #[must_use]
 pub fn with_reason(status: &Status) -> Status {

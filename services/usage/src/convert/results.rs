@@ -1,7 +1,9 @@
 //! What became of events and batches, as the contract says it.
 
 use octroi_core::ServiceError as _;
+use octroi_kit::status::reason_of;
 use octroi_proto::usage::v1 as proto;
+use tonic::Status;
 
 use super::{slices::slice_bytes, to_proto_recorded};
 use crate::{error::Error, service::Recorded};
@@ -17,6 +19,21 @@ fn to_proto_item_error(error: &Error) -> proto::ItemError {
             .map(|violation| violation.field)
             .next()
             .unwrap_or_default(),
+    }
+}
+
+/// A batch of a stream that is not looked at.
+#[must_use]
+pub fn to_proto_batch_refusal(status: &Status) -> proto::TrackUsageBatchesResult {
+    use proto::track_usage_batches_result::Outcome;
+    let error = proto::ItemError {
+        code: status.code().into(),
+        reason: reason_of(status).map_or_else(String::new, |reason| reason.name().to_owned()),
+        message: status.message().to_owned(),
+        field: String::new(),
+    };
+    proto::TrackUsageBatchesResult {
+        outcome: Some(Outcome::Error(error)),
     }
 }
 

@@ -1,13 +1,16 @@
 //! Statistics, between the wire and the domain.
 
 use jiff::tz::TimeZone;
-use octroi_core::{AccountId, Period, Units, Violations, Window};
+use octroi_core::{AccountId, Aggregation, Period, Units, Violations, Window};
 use octroi_kit::convert::{to_proto_aggregation, to_proto_time};
 use octroi_proto::usage::v1 as proto;
 
 use super::{from_proto_metrics, required_time};
 use crate::{
-    domain::sums::MetricStats,
+    domain::{
+        figures::{Figure, Figures},
+        sums::{MetricStats, total},
+    },
     error::Error,
     service::{StatsQuery, UsageStats},
 };
@@ -48,6 +51,7 @@ pub fn from_proto_stats_query(request: &proto::GetUsageStatsRequest) -> Result<S
         range: Window { start, end },
         granularity,
         zone,
+        compare: request.compare,
     })
 }
 
@@ -64,10 +68,47 @@ pub fn to_proto_stats(stats: UsageStats) -> Result<proto::GetUsageStatsResponse,
 }
 
 fn to_proto_metric(metric: &MetricStats) -> Result<proto::MetricStats, Error> {
-    let total = metric.total();
-    let figure = total.figure(metric.aggregation);
-    let buckets = metric.buckets.iter().map(|(window, figures)| {
-        let figure = figures.figure(metric.aggregation);
+    let (sum, figure) = totals(&metric.buckets, metric.aggregation);
+    let previous = if metric.previous.is_empty() {
+        None
+    } else {
+        Some(to_proto_previous(metric)?)
+    };
+    Ok(proto::MetricStats {
+        metric: metric.metric.to_string(),
+        aggregation: to_proto_aggregation(metric.aggregation),
+        total_amount: counted(sum.amount)?,
+        total_events: sum.events,
+        total_value: counted(figure.value)?,
+        total_estimated: figure.is_estimated,
+        buckets: to_proto_buckets(&metric.buckets, metric.aggregation)?,
+        previous,
+    })
+}
+
+fn to_proto_previous(metric: &MetricStats) -> Result<proto::PreviousStats, Error> {
+    let (sum, figure) = totals(&metric.previous, metric.aggregation);
+    Ok(proto::PreviousStats {
+        buckets: to_proto_buckets(&metric.previous, metric.aggregation)?,
+        total_amount: counted(sum.amount)?,
+        total_events: sum.events,
+        total_value: counted(figure.value)?,
+        total_estimated: figure.is_estimated,
+    })
+}
+
+fn totals(buckets: &[(Window, Figures)], aggregation: Aggregation) -> (Figures, Figure) {
+    let sum = total(buckets);
+    let figure = sum.figure(aggregation);
+    (sum, figure)
+}
+
+fn to_proto_buckets(
+    buckets: &[(Window, Figures)],
+    aggregation: Aggregation,
+) -> Result<Vec<proto::UsageBucket>, Error> {
+    let buckets = buckets.iter().map(|(window, figures)| {
+        let figure = figures.figure(aggregation);
         Ok(proto::UsageBucket {
             start_time: Some(to_proto_time(window.start)),
             end_time: Some(to_proto_time(window.end)),
@@ -77,15 +118,7 @@ fn to_proto_metric(metric: &MetricStats) -> Result<proto::MetricStats, Error> {
             estimated: figure.is_estimated,
         })
     });
-    Ok(proto::MetricStats {
-        metric: metric.metric.to_string(),
-        aggregation: to_proto_aggregation(metric.aggregation),
-        total_amount: counted(total.amount)?,
-        total_events: total.events,
-        total_value: counted(figure.value)?,
-        total_estimated: figure.is_estimated,
-        buckets: buckets.collect::<Result<_, Error>>()?,
-    })
+    buckets.collect()
 }
 
 fn counted(figure: u128) -> Result<u64, Error> {

@@ -6,6 +6,9 @@ use octroi_core::{Anchor, Period, Violations, Window, period::window_containing}
 /// The most buckets of one answer.
 pub const BUCKETS_MAX: usize = 1_000;
 const DAY: SignedDuration = SignedDuration::from_hours(24);
+const QUARTER: SignedDuration = SignedDuration::from_mins(15);
+/// As fine as the ledger's time is.
+const INSTANT: SignedDuration = SignedDuration::from_micros(1);
 /// The width of a stored rollup, in seconds; every zone's offset is a multiple of it.
 pub const QUARTER_S: i64 = 900;
 
@@ -13,14 +16,9 @@ pub const QUARTER_S: i64 = 900;
 /// ends within an hour, day or month.
 ///
 /// # Errors
-/// [`Violations`] where the range is empty, not made of quarters of an hour, or makes too many buckets.
+/// [`Violations`] where the range is empty or makes too many buckets.
 pub fn cut(range: Window, period: Period, zone: &TimeZone) -> Result<Vec<Window>, Violations> {
     let mut violations = Violations::default();
-    for (field, at) in [("start_time", range.start), ("end_time", range.end)] {
-        if at.as_second().rem_euclid(QUARTER_S) != 0 || at.subsec_nanosecond() != 0 {
-            violations.add(field, "must be a multiple of 15 minutes");
-        }
-    }
     if range.end <= range.start {
         violations.add("end_time", "must be after start_time");
     }
@@ -60,16 +58,75 @@ pub fn day_of(at: Timestamp) -> Timestamp {
     floor_to(at, 86_400)
 }
 
+/// The counterparts of windows that tile a range, as many windows earlier as there are. Where a window is cut off its
+/// counterpart is cut to the same length: at its beginning that of the first, at its end that of any other.
+#[must_use]
+pub fn before(windows: &[Window], period: Period, zone: &TimeZone) -> Vec<Window> {
+    let Some(first) = windows.first() else {
+        return Vec::new();
+    };
+    let containing = |at| window_containing(period, at, zone, Anchor::FIRST_OF_MONTH);
+    let mut end = containing(first.start).start;
+    let mut counterparts = Vec::with_capacity(windows.len());
+    for window in windows.iter().rev() {
+        let whole = containing(end.saturating_sub(INSTANT).unwrap_or(end));
+        let length = window.end.duration_since(window.start);
+        let is_cut_off = *window != containing(window.start);
+        end = whole.start;
+        counterparts.push(match (is_cut_off, window == first && windows.len() > 1) {
+            (false, _) => whole,
+            (true, true) => Window {
+                start: whole
+                    .end
+                    .saturating_sub(length)
+                    .unwrap_or(whole.start)
+                    .max(whole.start),
+                ..whole
+            },
+            (true, false) => Window {
+                end: whole
+                    .start
+                    .saturating_add(length)
+                    .unwrap_or(whole.end)
+                    .min(whole.end),
+                ..whole
+            },
+        });
+    }
+    counterparts.reverse();
+    counterparts
+}
+
+/// The whole quarters of an hour in a window, perhaps none at its end, and what is left of it: its edges.
+#[must_use]
+pub fn whole_quarters(window: Window) -> (Window, Vec<Window>) {
+    let whole = whole_multiples(window, quarter_of, QUARTER);
+    let edges = [
+        Window {
+            start: window.start,
+            end: whole.start,
+        },
+        Window {
+            start: whole.end,
+            end: window.end,
+        },
+    ];
+    let edges = edges.into_iter().filter(|edge| edge.start < edge.end);
+    (whole, edges.collect())
+}
+
 /// The whole days of UTC in a window; where it has none, nothing at its end.
 #[must_use]
 pub fn whole_days(window: Window) -> Window {
-    let floor = day_of(window.start);
-    let start = if floor == window.start {
-        floor
-    } else {
-        floor.saturating_add(DAY).unwrap_or(window.end)
-    };
-    let end = day_of(window.end);
+    whole_multiples(window, day_of, DAY)
+}
+
+fn whole_multiples(window: Window, floor: fn(Timestamp) -> Timestamp, width: SignedDuration) -> Window {
+    let mut start = floor(window.start);
+    if start < window.start {
+        start = start.saturating_add(width).unwrap_or(window.end);
+    }
+    let end = floor(window.end);
     if start < end {
         Window { start, end }
     } else {
@@ -118,8 +175,6 @@ mod tests {
     #[test]
     fn a_range_that_cannot_be_cut_says_which_field_is_wrong() {
         for (start, end, field) in [
-            ("2026-01-01T00:01:00Z", "2026-01-02T00:00:00Z", "start_time"),
-            ("2026-01-01T00:00:00Z", "2026-01-01T00:00:00.5Z", "end_time"),
             ("2026-01-02T00:00:00Z", "2026-01-01T00:00:00Z", "end_time"),
             ("2026-01-01T00:00:00Z", "2027-01-01T00:00:00Z", "granularity"),
         ] {
@@ -130,6 +185,78 @@ mod tests {
             let violations = cut(range, Period::Hour, &TimeZone::UTC).expect_err("a bad range");
             assert_eq!(violations.first_field(), Some(field));
         }
+    }
+
+    #[test]
+    fn what_is_no_whole_quarter_of_an_hour_is_an_edge() {
+        let window = |start: &str, end: &str| Window {
+            start: at(start),
+            end: at(end),
+        };
+        for (start, end, whole, edges) in [
+            ("2026-01-01T00:00:00Z", "2026-01-01T01:00:00Z", 60, vec![]),
+            (
+                "2026-01-01T00:14:59.999999Z",
+                "2026-01-01T00:45:00.000001Z",
+                30,
+                vec![
+                    window("2026-01-01T00:14:59.999999Z", "2026-01-01T00:15:00Z"),
+                    window("2026-01-01T00:45:00Z", "2026-01-01T00:45:00.000001Z"),
+                ],
+            ),
+            (
+                "2026-01-01T00:01:00Z",
+                "2026-01-01T00:29:00Z",
+                0,
+                vec![window("2026-01-01T00:01:00Z", "2026-01-01T00:29:00Z")],
+            ),
+        ] {
+            let (found, found_edges) = whole_quarters(window(start, end));
+            assert_eq!(
+                found.end.duration_since(found.start),
+                SignedDuration::from_mins(whole),
+                "{start}"
+            );
+            assert_eq!(found_edges, edges, "{start}");
+        }
+    }
+
+    #[test]
+    fn a_window_s_counterpart_is_as_many_windows_earlier_and_as_long_where_it_is_cut_off() {
+        let paris = TimeZone::get("Europe/Paris").expect("a zone");
+        let window = |start: &str, end: &str| Window {
+            start: at(start),
+            end: at(end),
+        };
+        // March, of which the first 14 days and 10 hours are over, beside as much of February.
+        let march = window("2026-02-28T23:00:00Z", "2026-03-15T09:00:00Z");
+        let months = cut(march, Period::Month, &paris).expect("a good range");
+        let february = window("2026-01-31T23:00:00Z", "2026-02-15T09:00:00Z");
+        assert_eq!(before(&months, Period::Month, &paris), [february]);
+        // Three days, the first and the last of them cut off.
+        let days = cut(
+            window("2026-03-09T12:00:00Z", "2026-03-11T06:00:00Z"),
+            Period::Day,
+            &TimeZone::UTC,
+        );
+        let expected = [
+            window("2026-03-06T12:00:00Z", "2026-03-07T00:00:00Z"),
+            window("2026-03-07T00:00:00Z", "2026-03-08T00:00:00Z"),
+            window("2026-03-08T00:00:00Z", "2026-03-08T06:00:00Z"),
+        ];
+        assert_eq!(
+            before(&days.expect("a good range"), Period::Day, &TimeZone::UTC),
+            expected
+        );
+        // A day of 23 hours beside one of 24.
+        let short = cut(
+            window("2026-03-28T23:00:00Z", "2026-03-29T22:00:00Z"),
+            Period::Day,
+            &paris,
+        );
+        let long = window("2026-03-27T23:00:00Z", "2026-03-28T23:00:00Z");
+        assert_eq!(before(&short.expect("a good range"), Period::Day, &paris), [long]);
+        assert_eq!(before(&[], Period::Day, &paris), []);
     }
 
     #[test]

@@ -13,18 +13,18 @@ pub struct MetricStats {
     pub aggregation: Aggregation,
     /// Windows that tile the range, and what each comes to.
     pub buckets: Vec<(Window, Figures)>,
+    /// The counterpart of each in the period before; none where that was not asked for.
+    pub previous: Vec<(Window, Figures)>,
 }
 
-impl MetricStats {
-    /// What the whole range comes to.
-    #[must_use]
-    pub fn total(&self) -> Figures {
-        let mut total = Figures::default();
-        for (_, figures) in &self.buckets {
-            total.add(figures);
-        }
-        total
+/// What windows come to together.
+#[must_use]
+pub fn total(buckets: &[(Window, Figures)]) -> Figures {
+    let mut total = Figures::default();
+    for (_, figures) in buckets {
+        total.add(figures);
     }
+    total
 }
 
 /// Which sums of the ledger are asked for.

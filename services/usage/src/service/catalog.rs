@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use octroi_core::{Aggregation, MetricSlug};
+use octroi_core::MetricSlug;
 use octroi_kit::db::{DatabaseError, Db, Scope};
 
 use crate::{
@@ -25,6 +25,11 @@ impl Metrics {
     /// How a metric counts; none where it does not exist.
     pub(super) fn get(&self, metric: &MetricSlug) -> Option<&Counting> {
         self.counted.get(metric)
+    }
+
+    /// What values that are counted are hashed with.
+    pub(super) fn salt(&self) -> Salt {
+        self.salt
     }
 
     /// The hash of a value that is counted.
@@ -63,23 +68,20 @@ impl Catalog {
         self.read_again().await
     }
 
-    /// How the amounts of each of `metrics` become one figure, in their order.
+    /// The catalog, which has each of `metrics`.
     ///
     /// # Errors
     /// [`Error::MetricNotFound`] for the first that does not exist.
-    pub(super) async fn aggregations(&self, metrics: &[MetricSlug]) -> Result<Vec<Aggregation>, Error> {
+    pub(super) async fn with_all(&self, metrics: &[MetricSlug]) -> Result<Arc<Metrics>, Error> {
         let known = self.with(metrics).await?;
-        metrics
-            .iter()
-            .enumerate()
-            .map(|(index, metric)| {
-                let aggregation = known.get(metric).map(|counting| counting.aggregation);
-                aggregation.ok_or_else(|| Error::MetricNotFound {
-                    metric: metric.clone(),
-                    field: format!("metrics[{index}]"),
-                })
-            })
-            .collect()
+        let is_unknown = |(_, metric): &(usize, &MetricSlug)| known.get(metric).is_none();
+        match metrics.iter().enumerate().find(is_unknown) {
+            None => Ok(known),
+            Some((index, metric)) => Err(Error::MetricNotFound {
+                metric: metric.clone(),
+                field: format!("metrics[{index}]"),
+            }),
+        }
     }
 
     /// Whether the metric exists.

@@ -26,7 +26,7 @@ impl Service {
     /// # Errors
     /// [`Error::MetricNotFound`], [`Error::SumOutOfRange`], [`Error::Database`].
     pub async fn get_ledger_totals(&self, query: TotalsQuery) -> Result<LedgerTotals, Error> {
-        self.catalog.aggregations(&query.metrics).await?;
+        self.catalog.with_all(&query.metrics).await?;
         self.db
             .transaction(Scope::AllAccounts, move |connection| {
                 Box::pin(async move {

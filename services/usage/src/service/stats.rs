@@ -1,14 +1,21 @@
-//! `GetUsageStats`: figures over a range, from the rollups.
+//! `GetUsageStats`: figures over a range, from the rollups, and from the ledger at the range's edges.
+
+use std::collections::HashMap;
 
 use jiff::tz::TimeZone;
 use octroi_core::{AccountId, Aggregation, MetricSlug, Period, Window};
 use octroi_kit::db::{DatabaseError, Scope};
+use sqlx::PgConnection;
 
 use super::Service;
 use crate::{
-    domain::{buckets, sums::MetricStats},
+    domain::{
+        buckets::{before, cut, whole_quarters},
+        figures::Figures,
+        sums::MetricStats,
+    },
     error::Error,
-    store,
+    store::{self, Counted},
 };
 
 /// What is asked for.
@@ -24,6 +31,8 @@ pub struct StatsQuery {
     pub granularity: Period,
     /// The zone; none means the account's.
     pub zone: Option<TimeZone>,
+    /// Whether the period before is asked for as well.
+    pub compare: bool,
 }
 
 /// The use over a range.
@@ -42,7 +51,7 @@ impl Service {
     /// [`Error`] where account or metric do not exist, or the range cannot be cut.
     pub async fn get_usage_stats(&self, query: StatsQuery) -> Result<UsageStats, Error> {
         let account = self.directory.get(&query.account).await?;
-        let aggregations = self.catalog.aggregations(&query.metrics).await?;
+        let catalog = self.catalog.with_all(&query.metrics).await?;
         let (zone, zone_name) = match query.zone {
             Some(zone) => {
                 let name = zone.iana_name().unwrap_or("UTC").to_owned();
@@ -50,38 +59,67 @@ impl Service {
             }
             None => (account.zone.clone(), account.zone_name.clone()),
         };
-        let windows = buckets::cut(query.range, query.granularity, &zone)?;
-        let (account, metrics) = (query.account, query.metrics);
-        let asked = metrics.iter().cloned().zip(aggregations);
-        let asked: Vec<(MetricSlug, Aggregation)> = asked.collect();
-        let unique = asked
-            .iter()
-            .filter(|(_, aggregation)| *aggregation == Aggregation::Unique);
-        let unique: Vec<MetricSlug> = unique.map(|(metric, _)| metric.clone()).collect();
-        let (mut figures, windows) = self
+        let windows = cut(query.range, query.granularity, &zone)?;
+        let previous = if query.compare {
+            before(&windows, query.granularity, &zone)
+        } else {
+            Vec::new()
+        };
+        let countings = query.metrics.iter().filter_map(|metric| catalog.get(metric));
+        let aggregations: Vec<Aggregation> = countings.clone().map(|counting| counting.aggregation).collect();
+        let unique = (query.metrics.iter().zip(countings))
+            .filter_map(|(metric, counting)| Some((metric.clone(), counting.property.clone()?)));
+        let counted = Counted {
+            account: query.account.clone(),
+            metrics: query.metrics.clone(),
+            unique: unique.collect(),
+            salt: catalog.salt(),
+        };
+        let all: Vec<Window> = windows.iter().chain(&previous).copied().collect();
+        let mut figures = self
             .db
-            .transaction(Scope::Account(account.clone()), move |connection| {
-                Box::pin(async move {
-                    let figures =
-                        store::sum_windows(connection, &account, &metrics, &unique, &windows).await?;
-                    Ok::<_, DatabaseError>((figures, windows))
-                })
+            .transaction(Scope::Account(query.account), move |connection| {
+                Box::pin(async move { sum(connection, &counted, &all).await })
             })
             .await?;
-        let metrics = asked.into_iter().map(|(metric, aggregation)| {
-            let buckets = windows.iter().enumerate().map(|(place, window)| {
-                let found = figures.remove(&(metric.clone(), place));
-                (*window, found.unwrap_or_default())
-            });
-            MetricStats {
-                buckets: buckets.collect(),
-                metric,
-                aggregation,
-            }
+        let mut of = |metric: &MetricSlug, windows: &[Window], first: usize| -> Vec<(Window, Figures)> {
+            let found = windows.iter().zip(first..);
+            found
+                .map(|(window, place)| {
+                    let figures = figures.remove(&(metric.clone(), place));
+                    (*window, figures.unwrap_or_default())
+                })
+                .collect()
+        };
+        let metrics = query.metrics.iter().zip(aggregations);
+        let metrics = metrics.map(|(metric, aggregation)| MetricStats {
+            metric: metric.clone(),
+            aggregation,
+            buckets: of(metric, &windows, 0),
+            previous: of(metric, &previous, windows.len()),
         });
         Ok(UsageStats {
             metrics: metrics.collect(),
             zone: zone_name,
         })
     }
+}
+
+/// What windows come to, by metric and place of the window.
+async fn sum(
+    connection: &mut PgConnection,
+    counted: &Counted,
+    windows: &[Window],
+) -> Result<HashMap<(MetricSlug, usize), Figures>, DatabaseError> {
+    let (mut whole, mut edges) = (Vec::with_capacity(windows.len()), Vec::new());
+    for (place, window) in windows.iter().enumerate() {
+        let (quarters, left) = whole_quarters(*window);
+        whole.push(quarters);
+        edges.extend(left.into_iter().map(|edge| (place, edge)));
+    }
+    let mut figures = store::sum_windows(connection, counted, &whole).await?;
+    for (key, at_edge) in store::sum_edges(connection, counted, &edges).await? {
+        figures.entry(key).or_default().add(&at_edge);
+    }
+    Ok(figures)
 }

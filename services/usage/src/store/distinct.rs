@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use octroi_core::{AccountId, MetricSlug};
+use octroi_core::MetricSlug;
 use octroi_kit::db::{DatabaseError, from_sql, to_sql};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
-use super::rollups::{Bounds, Bucket, window_key};
+use super::rollups::{Bounds, Bucket, Counted, window_key};
 use crate::domain::{distinct::Distinct, figures::Figures};
 
 /// How long a bucket is.
@@ -88,8 +88,7 @@ pub(super) async fn add(
 /// The distinct values of each bucket in windows, by metric and place of the window.
 pub(super) async fn list(
     connection: &mut PgConnection,
-    account: &AccountId,
-    metrics: &[MetricSlug],
+    counted: &Counted,
     bounds: &Bounds,
 ) -> Result<Vec<((MetricSlug, usize), Distinct)>, DatabaseError> {
     let rows: Vec<(String, i64, Vec<u8>)> = sqlx::query_as(
@@ -110,8 +109,8 @@ pub(super) async fn list(
                AND bucket_at >= b.days_end_at AND bucket_at < b.end_at
              OFFSET 0) AS r",
     )
-    .bind(account.as_str())
-    .bind(metrics.iter().map(MetricSlug::as_str).collect::<Vec<_>>())
+    .bind(counted.account.as_str())
+    .bind(counted.unique.iter().map(|(metric, _)| metric.as_str()).collect::<Vec<_>>())
     .bind(&bounds.start_at)
     .bind(&bounds.days_start_at)
     .bind(&bounds.days_end_at)

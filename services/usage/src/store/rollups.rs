@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
-use octroi_core::{AccountId, MetricSlug, Units, Window};
+use octroi_core::{AccountId, MetricSlug, PropertyKey, Units, Window};
 use octroi_kit::db::{DatabaseError, corrupt, from_sql, to_sql};
 use sqlx::{PgConnection, types::Decimal};
 use time::OffsetDateTime;
@@ -11,6 +11,7 @@ use time::OffsetDateTime;
 use super::distinct::{self, Width};
 use crate::domain::{
     buckets::{day_of, whole_days},
+    distinct::Salt,
     figures::{Figures, Latest},
 };
 
@@ -128,7 +129,7 @@ async fn add(
 }
 
 /// A window by its metric and its place, and what it comes to.
-type WindowRow = (
+pub(super) type WindowRow = (
     String,
     i64,
     Decimal,
@@ -138,13 +139,23 @@ type WindowRow = (
     Option<i64>,
 );
 
+/// What is counted of an account.
+#[derive(Clone, Debug)]
+pub struct Counted {
+    /// The account.
+    pub account: AccountId,
+    /// The metrics.
+    pub metrics: Vec<MetricSlug>,
+    /// Those of the metrics that count the distinct values of a property, and the property.
+    pub unique: Vec<(MetricSlug, PropertyKey)>,
+    /// What these values are hashed with.
+    pub salt: Salt,
+}
+
 /// What windows of quarters of an hour come to, by metric and place of the window; one without events is not there.
-/// `unique` are those of the metrics whose distinct values are counted.
 pub async fn sum_windows(
     connection: &mut PgConnection,
-    account: &AccountId,
-    metrics: &[MetricSlug],
-    unique: &[MetricSlug],
+    counted: &Counted,
     windows: &[Window],
 ) -> Result<HashMap<(MetricSlug, usize), Figures>, DatabaseError> {
     let bounds = Bounds::of(windows);
@@ -165,8 +176,8 @@ pub async fn sum_windows(
              OFFSET 0) AS r
          GROUP BY r.metric, b.place",
     )
-    .bind(account.as_str())
-    .bind(metrics.iter().map(MetricSlug::as_str).collect::<Vec<_>>())
+    .bind(counted.account.as_str())
+    .bind(counted.metrics.iter().map(MetricSlug::as_str).collect::<Vec<_>>())
     .bind(&bounds.start_at)
     .bind(&bounds.days_start_at)
     .bind(&bounds.days_end_at)
@@ -178,8 +189,8 @@ pub async fn sum_windows(
         let (key, figures) = window_figures(row)?;
         sums.insert(key, figures);
     }
-    if !unique.is_empty() {
-        for (key, values) in distinct::list(connection, account, unique, &bounds).await? {
+    if !counted.unique.is_empty() {
+        for (key, values) in distinct::list(connection, counted, &bounds).await? {
             let figures: &mut Figures = sums.entry(key).or_default();
             figures.distinct.add(&values);
         }
@@ -209,7 +220,7 @@ impl Bounds {
     }
 }
 
-fn window_figures(row: WindowRow) -> Result<((MetricSlug, usize), Figures), DatabaseError> {
+pub(super) fn window_figures(row: WindowRow) -> Result<((MetricSlug, usize), Figures), DatabaseError> {
     let (metric, place, amount, events, max, latest_at, latest_amount) = row;
     let units = |amount: Option<i64>| amount.map(Units::try_from).transpose().map_err(corrupt("amount"));
     let latest = latest_at.zip(units(latest_amount)?);
