@@ -125,9 +125,19 @@ fn figure(metric: &str, used: &[&Used]) -> u64 {
 
 async fn stats(
     app: &Clients,
+    range: (Timestamp, Timestamp),
+    granularity: Granularity,
+    zone: &str,
+) -> Result<Vec<MetricStats>> {
+    stats_by(app, range, granularity, zone, "").await
+}
+
+async fn stats_by(
+    app: &Clients,
     (start, end): (Timestamp, Timestamp),
     granularity: Granularity,
     zone: &str,
+    group_by: &str,
 ) -> Result<Vec<MetricStats>> {
     let request = GetUsageStatsRequest {
         account_id: ACCOUNT.to_owned(),
@@ -137,6 +147,7 @@ async fn stats(
         granularity: granularity.into(),
         zone: zone.to_owned(),
         compare: true,
+        group_by: group_by.to_owned(),
     };
     Ok(app
         .usage
@@ -218,6 +229,55 @@ async fn figures_are_those_of_the_events_in_every_zone(fleet: &mut Fleet) -> Res
                 );
             }
         }
+    }
+    groups_are_those_of_the_values(&app, &all, whole).await
+}
+
+async fn groups_are_those_of_the_values(
+    app: &Clients,
+    all: &[Used],
+    whole: (Timestamp, Timestamp),
+) -> Result<()> {
+    let users: BTreeSet<&str> = all.iter().map(|one| one.user.as_str()).collect();
+    for found in stats_by(app, whole, Granularity::Day, "Asia/Kathmandu", "user").await? {
+        let metric = found.metric.as_str();
+        ensure!(
+            (found.groups.len(), found.groups_left_off) == (users.len(), 0),
+            "{metric}"
+        );
+        let events: Vec<u64> = found.groups.iter().map(|group| group.total_events).collect();
+        ensure!(events.is_sorted_by(|many, few| many >= few), "{events:?}");
+        for group in &found.groups {
+            let user = group.value.as_deref().context("no user")?;
+            let of_user: Vec<&Used> = all.iter().filter(|one| one.user == user).collect();
+            let expected = (figure(metric, &of_user), of_user.len() as u64);
+            ensure!(
+                (group.total_value, group.total_events) == expected,
+                "{metric} {user}: {group:?}"
+            );
+            for bucket in &group.buckets {
+                let range = start_of(bucket)?..end_of(bucket)?;
+                let used: Vec<&Used> = of_user
+                    .iter()
+                    .copied()
+                    .filter(|one| range.contains(&one.at))
+                    .collect();
+                ensure!(
+                    bucket.value == figure(metric, &used),
+                    "{metric} {user}: {bucket:?}"
+                );
+            }
+        }
+    }
+    // Nobody has said that.
+    for found in stats_by(app, whole, Granularity::Month, "UTC", "region").await? {
+        let [group] = &found.groups[..] else {
+            anyhow::bail!("{found:?}");
+        };
+        ensure!(
+            group.value.is_none() && group.total_value == found.total_value,
+            "{found:?}"
+        );
     }
     Ok(())
 }

@@ -190,7 +190,7 @@ async fn much_is_answered_while_the_ledger_is_away(fleet: &mut Fleet) -> Result<
     let mut session = PgConnection::connect(fleet.database().superuser_url()).await?;
     eventually("the ledger has all that was answered", async || {
         let told: Option<String> =
-            sqlx::query_scalar("SELECT sum(amount)::text FROM usage.usage_event WHERE metric = 'clicks'")
+            sqlx::query_scalar("SELECT sum(amount)::text FROM usage.ledger WHERE metric = 'clicks'")
                 .fetch_one(&mut session)
                 .await?;
         ensure!(told == Some((MANY * ROUNDS).to_string()), "{told:?}");

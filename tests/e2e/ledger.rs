@@ -184,7 +184,7 @@ async fn exactly_these_are_in_the_ledger(
 pub(crate) async fn ledger(fleet: &Fleet) -> Result<BTreeMap<String, i64>> {
     let mut session = PgConnection::connect(fleet.database().superuser_url()).await?;
     let rows: Vec<(String, i64)> =
-        sqlx::query_as("SELECT event_id, amount FROM usage.usage_event WHERE account_id = $1")
+        sqlx::query_as("SELECT event_id, amount FROM usage.ledger WHERE account_id = $1")
             .bind(ACCOUNT)
             .fetch_all(&mut session)
             .await?;

@@ -21,7 +21,10 @@ use crate::{
     story::both_topologies,
 };
 
-both_topologies!(events_of_many_months_are_listed_by_time_and_by_what_they_are);
+both_topologies!(
+    events_of_many_months_are_listed_by_time_and_by_what_they_are,
+    programs_of_the_version_before_record_into_the_same_ledger,
+);
 
 const ACCOUNT: &str = "acme";
 const TOKENS: &str = "llm.tokens_in";
@@ -155,6 +158,51 @@ async fn events_of_many_months_are_listed_by_time_and_by_what_they_are(fleet: &m
     check_refusal("an empty range", answer, invalid("end_time"))
 }
 
+/// What the programs of the version before say to the database, of events `$1` of one amount.
+const RECORD_AS_BEFORE: &str = "INSERT INTO usage.usage_event
+         (account_id, source, event_id, metric, amount, event_at, recorded_at, origin, backfill, payload_hash)
+     SELECT 'acme', 'application', event_id, 'llm.tokens_in', 3, now() - interval '300 days', now(), 'direct', true,
+            sha256(event_id::bytea)
+     FROM unnest($1::text[]) AS event_id
+     ON CONFLICT DO NOTHING RETURNING event_id";
+
+async fn programs_of_the_version_before_record_into_the_same_ledger(fleet: &mut Fleet) -> Result<()> {
+    let app = fleet.clients(APPLICATION)?;
+    upsert_account(&app, ACCOUNT).await?;
+    track(&app, used("e-new", TOKENS, now(), "eu"), false).await?;
+    let mut session = PgConnection::connect(fleet.database().superuser_url()).await?;
+    let mut as_before = async |events: &[&str]| -> Result<Vec<String>> {
+        Ok(sqlx::query_scalar(RECORD_AS_BEFORE)
+            .bind(events)
+            .fetch_all(&mut session)
+            .await?)
+    };
+    let recorded = as_before(&["e-1", "e-2", "e-new"]).await?;
+    ensure!(
+        recorded == ["e-1", "e-2"],
+        "what is there is not recorded again: {recorded:?}"
+    );
+    ensure!(as_before(&["e-1"]).await?.is_empty(), "a repeat");
+    ensure!(listed(&app, ListUsageEventsRequest::default()).await?.len() == 3);
+    let reused = track(&app, used("e-1", TOKENS, now(), "eu"), false).await;
+    check_refusal(
+        "another content",
+        reused,
+        refusal(Code::AlreadyExists, ErrorReason::EventIdReused),
+    )?;
+
+    // They take back what does not stand.
+    sqlx::query("DELETE FROM usage.usage_event WHERE source = 'application'")
+        .execute(&mut session)
+        .await?;
+    ensure!(listed(&app, ListUsageEventsRequest::default()).await? == ["e-new"]);
+    let again = track(&app, used("e-1", TOKENS, now(), "eu"), false)
+        .await?
+        .into_inner();
+    ensure!(!again.duplicate, "{again:?}");
+    Ok(())
+}
+
 async fn a_month_that_is_not_kept_is_dropped_with_its_keys(fleet: &mut Fleet) -> Result<()> {
     let app = fleet.clients(APPLICATION)?;
     upsert_account(&app, ACCOUNT).await?;
@@ -176,7 +224,7 @@ async fn a_month_that_is_not_kept_is_dropped_with_its_keys(fleet: &mut Fleet) ->
     let mut session = PgConnection::connect(fleet.database().superuser_url()).await?;
     eventually("the month is gone, with its key", async || {
         let left: (i64, i64) = sqlx::query_as(
-            "SELECT (SELECT count(*) FROM usage.usage_event), (SELECT count(*) FROM usage.event_key)",
+            "SELECT (SELECT count(*) FROM usage.ledger), (SELECT count(*) FROM usage.event_key)",
         )
         .fetch_one(&mut session)
         .await?;

@@ -261,7 +261,7 @@ async fn a_demo_that_was_cut_off_is_made_whole_and_counted_once() -> Result<()> 
     for question in [
         "SELECT EXISTS (SELECT FROM account.account)",
         "SELECT EXISTS (SELECT FROM billing.subscription)",
-        "SELECT EXISTS (SELECT FROM usage.usage_event WHERE source = 'seed')",
+        "SELECT EXISTS (SELECT FROM usage.ledger WHERE source = 'seed')",
     ] {
         octroi.kill_once(question).await?;
         octroi.launch_again()?;

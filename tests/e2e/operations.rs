@@ -54,7 +54,7 @@ async fn sigterm_ends_everything_in_order(fleet: &mut Fleet) -> Result<()> {
         ensure!(status.code() == Some(0), "{service} ended with {status}");
         ensure!(since.elapsed() < STOP_MAX, "{service} took {:?}", since.elapsed());
     }
-    let ledger = "SELECT count(*) FROM usage.usage_event WHERE account_id = 'acme' AND amount = 2";
+    let ledger = "SELECT count(*) FROM usage.ledger WHERE account_id = 'acme' AND amount = 2";
     ensure!(
         count(fleet, ledger).await? == 1,
         "what was answered is not in the ledger"

@@ -8,7 +8,7 @@ use octroi_personas::App;
 use octroi_proto::{
     billing::v1::CreateSubscriptionRequest, common::v1::Period, quota::v1::RecordUsageRequest,
 };
-use octroi_tests::harness::fleet::{APPLICATION, Clients, Fleet, eventually, roomy_hour, within};
+use octroi_tests::harness::fleet::{APPLICATION, Clients, Fleet, OPERATOR, eventually, roomy_hour, within};
 use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    asks::{items, standing},
+    asks::{items, ledger_total, standing},
     protect,
     story::both_topologies,
 };
@@ -135,8 +135,8 @@ async fn a_place_that_was_not_taken_yet_is_given_back_once_it_is(fleet: &mut Fle
     let mut session = PgConnection::connect(fleet.database().superuser_url()).await?;
     // As it is while what was used waits for the fleet.
     let id: uuid::Uuid = sqlx::query_scalar(
-        "INSERT INTO personas.persona (id, account_id, name, template, counted)
-         VALUES (gen_random_uuid(), 'acme', 'Ada', 'blank', true) RETURNING id",
+        "INSERT INTO personas.persona (id, account_id, name, template)
+         VALUES (gen_random_uuid(), 'acme', 'Ada', 'blank') RETURNING id",
     )
     .fetch_one(&mut session)
     .await?;
@@ -168,23 +168,23 @@ async fn a_place_that_was_not_taken_yet_is_given_back_once_it_is(fleet: &mut Fle
 }
 
 async fn what_a_program_that_died_did_not_count_is_counted_by_the_next(fleet: &mut Fleet) -> Result<()> {
-    roomy_hour().await;
     let app = fleet.clients(APPLICATION)?;
     let personas = Personas::start(fleet).await?;
     personas
         .call(Method::POST, "/accounts", Some(json!({ "id": "acme" })))
         .await?;
     let mut session = PgConnection::connect(fleet.database().superuser_url()).await?;
-    let written = "INSERT INTO personas.persona (id, account_id, name, template, created_at)
-                   VALUES (gen_random_uuid(), 'acme', 'Ada', 'blank', now() - interval '1 minute') RETURNING id";
+    let written = "INSERT INTO personas.persona (id, account_id, name, template, created_at, counted)
+                   VALUES (gen_random_uuid(), 'acme', 'Ada', 'blank', now() - interval '11 seconds', false) RETURNING id";
     let _stays: uuid::Uuid = sqlx::query_scalar(written).fetch_one(&mut session).await?;
     let goes: uuid::Uuid = sqlx::query_scalar(written).fetch_one(&mut session).await?;
     let deleted = personas
         .call(Method::DELETE, &format!("/personas/{goes}"), None)
         .await?;
     ensure!(deleted.status == 204, "{}", deleted.text);
+    let operator = fleet.clients(OPERATOR)?;
     eventually("both were counted, and one place is free again", async || {
-        let created = standing(&app, "acme", "personas.created", Period::Day).await?;
+        let created = ledger_total(&operator, "acme", "personas.created").await?;
         let stored = standing(&app, "acme", "personas.stored", Period::Lifetime).await?;
         let left: i64 = sqlx::query_scalar(
             "SELECT (SELECT count(*) FROM personas.persona WHERE NOT counted)
@@ -192,7 +192,7 @@ async fn what_a_program_that_died_did_not_count_is_counted_by_the_next(fleet: &m
         )
         .fetch_one(&mut session)
         .await?;
-        let found = (created.used, stored.used, left);
+        let found = (created.direct_amount, stored.used, left);
         ensure!(found == (2, 1, 0), "{found:?}");
         Ok(())
     })

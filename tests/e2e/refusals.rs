@@ -35,7 +35,7 @@ const ABOVE: i64 = 1 << 53;
 /// Nothing of any account is in the ledger but the demo's seed.
 async fn nothing_was_written(fleet: &Fleet) -> Result<()> {
     let mut session = PgConnection::connect(fleet.database().superuser_url()).await?;
-    let events: i64 = sqlx::query_scalar("SELECT count(*) FROM usage.usage_event WHERE source <> 'seed'")
+    let events: i64 = sqlx::query_scalar("SELECT count(*) FROM usage.ledger WHERE source <> 'seed'")
         .fetch_one(&mut session)
         .await?;
     ensure!(

@@ -197,7 +197,7 @@ async fn kill_in_the_middle(fleet: &mut Fleet, file: &Path, options: &[&str], sp
     eventually("some of it is in the ledger", async || {
         let events = count(
             fleet,
-            "SELECT count(*) FROM usage.usage_event WHERE source LIKE 'replay:%'",
+            "SELECT count(*) FROM usage.ledger WHERE source LIKE 'replay:%'",
         )
         .await?;
         ensure!(events > 100, "{events} events; {}", call.log_tail());
@@ -213,7 +213,7 @@ async fn kill_in_the_middle(fleet: &mut Fleet, file: &Path, options: &[&str], sp
 /// How many accounts and metrics have other sums in a rollup than in the ledger.
 const ROLLUPS_APART: &str = "
     WITH ledger AS (
-        SELECT account_id, metric, count(*) AS events, sum(amount) AS amount FROM usage.usage_event GROUP BY 1, 2),
+        SELECT account_id, metric, count(*) AS events, sum(amount) AS amount FROM usage.ledger GROUP BY 1, 2),
     rolled AS (
         SELECT 'day' AS size, account_id, metric, sum(events) AS events, sum(amount) AS amount
         FROM usage.rollup_day GROUP BY 2, 3

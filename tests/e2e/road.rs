@@ -170,6 +170,7 @@ async fn the_ledger_and_its_sums_agree(
         granularity: Granularity::Hour.into(),
         zone: String::new(),
         compare: false,
+        group_by: String::new(),
     };
     eventually("the sums have what the ledger has", async || {
         let stats = app

@@ -1,2 +1,2 @@
-ALTER TABLE place_to_return DROP COLUMN counted;
+ALTER TABLE place_to_return DROP COLUMN counted, DROP COLUMN created_at;
 ALTER TABLE persona DROP COLUMN counted;

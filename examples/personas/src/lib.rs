@@ -40,7 +40,7 @@ pub struct App {
 impl App {
     /// The routes, and what protects each.
     pub fn routes(self, quota: &Quota) -> Router {
-        let to_the_end = || from_fn_with_state(self.clone(), to_the_end);
+        let to_the_end = || from_fn_with_state((self.clone(), quota.clone()), to_the_end);
         // What is made counts twice: in this month, and among those that are there. It counts under its id.
         let create = quota
             .metric(places::CREATED)
@@ -106,7 +106,7 @@ pub(crate) struct NewId(pub(crate) Uuid);
 /// Serves a request that makes a persona to its end, also where whoever made it goes away: what is written is counted then,
 /// and nothing is counted that is not written.
 async fn to_the_end(
-    State(app): State<App>,
+    State((app, quota)): State<(App, Quota)>,
     mut request: Request,
     next: Next,
 ) -> Result<Response, problem::Problem> {
@@ -115,8 +115,9 @@ async fn to_the_end(
     let tasks = app.tasks.clone();
     let to_the_end = async move {
         let response = next.run(request).await;
-        // It is counted by now. Where this cannot be noted, it is counted again later, under the same name.
+        // It is counted by now, unless that waits for the fleet. What is not noted is counted again later, under the same name.
         if response.status() == StatusCode::CREATED
+            && quota.untold() == 0
             && let Err(error) = store::set_counted(&app.database, id).await
         {
             tracing::warn!(error = %error, persona.id = %id, "it is not noted that a persona was counted");

@@ -7,7 +7,7 @@
 //! What an account has too much of after a downgrade would be chosen and deleted here as well: it is one more reason to
 //! call [`store::delete_persona`].
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use octroi_client::{
     Client, Refusal as _,
@@ -81,7 +81,8 @@ async fn count(database: &PgPool, client: &Client, place: &Place) -> anyhow::Res
         account_id: place.account_id.clone(),
         items: vec![one(CREATED), one(STORED)],
         request_id: name_of(place.persona_id),
-        ..RecordUsageRequest::default()
+        event_time: Some(SystemTime::from(place.created_at).into()),
+        backfill: true,
     };
     match client.quota().record_usage(request).await {
         Ok(_) => {}

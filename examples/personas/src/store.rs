@@ -60,7 +60,7 @@ pub async fn insert_persona(
     template: &str,
 ) -> Result<Persona, sqlx::Error> {
     sqlx::query_as(
-        "INSERT INTO persona (id, account_id, name, template) VALUES ($1, $2, $3, $4)
+        "INSERT INTO persona (id, account_id, name, template, counted) VALUES ($1, $2, $3, $4, false)
          RETURNING id, name, template, created_at",
     )
     .bind(id)
@@ -99,9 +99,10 @@ pub async fn find_persona(pool: &PgPool, account: &str, id: Uuid) -> Result<Opti
 /// [`sqlx::Error`].
 pub async fn delete_persona(pool: &PgPool, account: &str, id: Uuid) -> Result<Option<Place>, sqlx::Error> {
     sqlx::query_as(
-        "WITH gone AS (DELETE FROM persona WHERE account_id = $1 AND id = $2 RETURNING id, account_id, counted)
-         INSERT INTO place_to_return (persona_id, account_id, counted) SELECT id, account_id, counted FROM gone
-         RETURNING persona_id, account_id, counted, refusals",
+        "WITH gone AS (DELETE FROM persona WHERE account_id = $1 AND id = $2 RETURNING id, account_id, counted, created_at)
+         INSERT INTO place_to_return (persona_id, account_id, counted, created_at)
+         SELECT id, account_id, counted, created_at FROM gone
+         RETURNING persona_id, account_id, created_at, counted, refusals",
     )
     .bind(account)
     .bind(id)
@@ -116,6 +117,8 @@ pub struct Place {
     pub persona_id: Uuid,
     /// Whose it is.
     pub account_id: String,
+    /// When it was taken.
+    pub created_at: OffsetDateTime,
     /// Whether Octroi knows that it was taken.
     pub counted: bool,
     /// How often giving it back was refused for good.
@@ -128,7 +131,7 @@ pub struct Place {
 /// [`sqlx::Error`].
 pub async fn list_uncounted(pool: &PgPool, max: i64) -> Result<Vec<Place>, sqlx::Error> {
     sqlx::query_as(
-        "SELECT id AS persona_id, account_id, counted, 0 AS refusals FROM persona
+        "SELECT id AS persona_id, account_id, created_at, counted, 0 AS refusals FROM persona
          WHERE NOT counted AND created_at < now() - interval '10 seconds' ORDER BY created_at LIMIT $1",
     )
     .bind(max)
@@ -156,7 +159,7 @@ pub async fn set_counted(pool: &PgPool, persona: Uuid) -> Result<(), sqlx::Error
 /// [`sqlx::Error`].
 pub async fn list_places_to_return(pool: &PgPool, max: i64) -> Result<Vec<Place>, sqlx::Error> {
     sqlx::query_as(
-        "SELECT persona_id, account_id, counted, refusals FROM place_to_return ORDER BY refusals, persona_id LIMIT $1",
+        "SELECT persona_id, account_id, created_at, counted, refusals FROM place_to_return ORDER BY refusals, persona_id LIMIT $1",
     )
     .bind(max)
     .fetch_all(pool)

@@ -2,7 +2,7 @@
 
 use axum::{Json, extract::State};
 use jiff::Timestamp;
-use octroi_proto::usage::v1::{GetUsageStatsRequest, MetricStats, PreviousStats, UsageBucket};
+use octroi_proto::usage::v1::{GetUsageStatsRequest, MetricStats, PreviousStats, UsageBucket, UsageGroup};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -51,6 +51,27 @@ pub(crate) struct MetricUsage {
     buckets: Vec<Bucket>,
     /// The period before; null where it was not asked for.
     previous: Option<PreviousUsage>,
+    /// The same by the values of a property, where that was asked for, those with most events first.
+    groups: Vec<GroupUsage>,
+    /// How many more groups there are.
+    groups_left_off: u64,
+}
+
+/// The use of one metric by events that have one value of a property.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct GroupUsage {
+    /// The value; null for events that do not have the property.
+    value: Option<String>,
+    /// The sum over the range.
+    total_amount: u64,
+    /// The number of events in the range.
+    total_events: u64,
+    /// The figure of the whole range.
+    total_value: u64,
+    /// The figure of the whole range is an estimate.
+    total_estimated: bool,
+    /// They tile the range; empty ones are among them.
+    buckets: Vec<Bucket>,
 }
 
 /// The use of one metric over the period before.
@@ -68,7 +89,7 @@ pub(crate) struct PreviousUsage {
     buckets: Vec<Bucket>,
 }
 
-/// Sums over a range.
+/// Figures over a range.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Usage {
     /// The IANA zone whose hours, days and months are meant.
@@ -98,6 +119,23 @@ fn to_json_metric(stats: MetricStats) -> Result<MetricUsage, Problem> {
         total_estimated: stats.total_estimated,
         buckets: to_json_buckets(stats.buckets)?,
         previous: stats.previous.map(to_json_previous).transpose()?,
+        groups: stats
+            .groups
+            .into_iter()
+            .map(to_json_group)
+            .collect::<Result<_, _>>()?,
+        groups_left_off: stats.groups_left_off,
+    })
+}
+
+fn to_json_group(group: UsageGroup) -> Result<GroupUsage, Problem> {
+    Ok(GroupUsage {
+        value: group.value,
+        total_amount: group.total_amount,
+        total_events: group.total_events,
+        total_value: group.total_value,
+        total_estimated: group.total_estimated,
+        buckets: to_json_buckets(group.buckets)?,
     })
 }
 
@@ -124,9 +162,10 @@ fn to_json_buckets(buckets: Vec<UsageBucket>) -> Result<Vec<Bucket>, Problem> {
         ("to" = Timestamp, Query, description = "The first instant after the range."),
         ("granularity" = Option<Granularity>, Query, description = "How wide a bucket is; absent means a day."),
         ("zone" = Option<String>, Query, description = "The IANA zone of hours, days and months; absent means the account's."),
-        ("compare" = Option<bool>, Query, description = "Answer the period before as well.")
+        ("compare" = Option<bool>, Query, description = "Answer the period before as well."),
+        ("group_by" = Option<String>, Query, description = "Answer the same by the values of this property as well.")
     ),
-    responses((status = 200, description = "The sums.", body = Usage))
+    responses((status = 200, description = "The figures.", body = Usage))
 )]
 pub(crate) async fn usage(
     State(edge): State<Edge>,
@@ -141,6 +180,7 @@ pub(crate) async fn usage(
         granularity: query.granularity("granularity"),
         zone: query.text("zone").unwrap_or_default(),
         compare: query.flag("compare"),
+        group_by: query.text("group_by").unwrap_or_default(),
     };
     query.finish()?;
     let answer = edge

@@ -10,7 +10,8 @@ pub const AHEAD_MAX: SignedDuration = SignedDuration::from_mins(5);
 pub const EVENT_TIME_RULE: &str =
     "must be from 35 days back to 5 minutes ahead; a backfill may go further back";
 
-/// Whether an event of `at` may be recorded at `now`. A backfill may lie any time back.
+/// Whether an event of `at` may be recorded at `now`. A backfill may lie any time back, as far as this rule goes: the ledger
+/// keeps months.
 #[must_use]
 pub fn may_be_recorded(at: Timestamp, now: Timestamp, backfill: bool) -> bool {
     let ahead = at.duration_since(now);

@@ -28,7 +28,7 @@ SET max_amount = e.max_amount, latest_at = e.latest_at, latest_amount = e.latest
 FROM (SELECT account_id, metric, date_bin('15 minutes', event_at, 'epoch') AS bucket_at, max(amount) AS max_amount,
              max(event_at) AS latest_at,
              (array_agg(amount ORDER BY event_at DESC, amount DESC))[1] AS latest_amount
-      FROM usage_event
+      FROM ledger
       WHERE metric IN (SELECT slug FROM metric WHERE aggregation IN ('max', 'latest'))
       GROUP BY 1, 2, 3) AS e
 WHERE (r.account_id, r.metric, r.bucket_at) = (e.account_id, e.metric, e.bucket_at);

@@ -28,8 +28,6 @@ pub fn rollup(db: &Db, wake: &Wake) -> Consumer {
             Box::pin(async move {
                 let increments = increments(&event)?;
                 store::add_to_rollups(connection, &increments).await?;
-                let events = i64::try_from(event.events.len()).unwrap_or(i64::MAX);
-                store::count_lag(connection, -events).await?;
                 Ok::<(), Error>(())
             })
         },

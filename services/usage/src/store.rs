@@ -3,9 +3,9 @@
 mod catalog;
 mod copy;
 mod distinct;
-mod edges;
 mod keys;
 mod ledger;
+mod ledger_sums;
 mod months;
 mod rollups;
 mod spends;
@@ -16,10 +16,10 @@ use octroi_kit::db::corrupt;
 
 pub use self::{
     catalog::{Counting, get_salt, list_metrics, update_catalog},
-    edges::sum_edges,
-    keys::{delete_keys, delete_keys_before, insert_keys, list_known},
+    keys::{KEY_PARTS, count_key_blocks, delete_keys, delete_keys_in, insert_keys, list_known},
     ledger::{append_events, count_lag, current_transaction, find_event, list_events},
-    months::{drop_month, list_months, make_months},
+    ledger_sums::{GroupKey, sum_ledger_windows},
+    months::{drop_month, get_floor, list_months, make_months, raise_floor},
     rollups::{Bucket, Counted, add_to_rollups, count_rollup_lag, sum_windows},
     spends::{ToSeal, charge_sums, correct_spends, delete_ended_slices, seal_slices},
     totals::sum_ledger,

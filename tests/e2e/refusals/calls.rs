@@ -286,6 +286,7 @@ async fn bad_questions(app: &Clients, operator: &Clients) -> Result<()> {
         granularity: usage::Granularity::Hour.into(),
         zone: String::new(),
         compare: false,
+        group_by: String::new(),
     };
     let cases: &[Case<usage::GetUsageStatsRequest>] = &cases![
         "no metric" => |q| q.metrics.clear() => invalid("metrics");

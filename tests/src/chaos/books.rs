@@ -75,7 +75,7 @@ impl Reader<'_> {
     async fn ledger(self, session: &mut PgConnection, requests: &[Request]) -> Result<Vec<Entry>> {
         let rows: Vec<(String, String, i64, i64)> = sqlx::query_as(
             "SELECT source, event_id, amount, extract(epoch FROM date_trunc('hour', event_at))::bigint
-             FROM usage.usage_event WHERE account_id = $1 AND metric = $2",
+             FROM usage.ledger WHERE account_id = $1 AND metric = $2",
         )
         .bind(self.account)
         .bind(self.metric)
@@ -108,7 +108,7 @@ impl Reader<'_> {
         let rows: Vec<WindowColumns> = sqlx::query_as(
             "SELECT period, extract(epoch FROM start_at)::bigint, open_cap, held, charged, overrun::bigint,
                  returned::bigint, used::bigint,
-                 (SELECT coalesce(sum(amount), 0)::bigint FROM usage.usage_event AS event
+                 (SELECT coalesce(sum(amount), 0)::bigint FROM usage.ledger AS event
                   WHERE event.account_id = one.account_id AND event.metric = one.metric
                     AND event.event_at >= start_at AND event.event_at < end_at AND origin <> 'denial')
              FROM quota.quota_window AS one WHERE account_id = $1 AND metric = $2 ORDER BY start_at, period",

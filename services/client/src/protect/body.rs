@@ -114,7 +114,7 @@ impl End {
             return Poll::Ready(());
         };
         if let Err(error) = ready!(Pin::new(committing).poll(context)) {
-            tracing::error!(error = %error, "what was used is not recorded");
+            tracing::error!(error = %error, "what was used is not recorded, or what was held not freed");
         }
         self.committing = None;
         Poll::Ready(())
@@ -205,7 +205,7 @@ impl End {
             Ok(trailers) => {
                 match has_failed(&trailers) {
                     true if self.rule.is_measured_to_the_end() => self.commit_measured(),
-                    true => self.committing = self.permit.give_back(),
+                    true => self.committing = self.permit.release_soon(),
                     false => self.commit(),
                 }
                 self.last = Some(Frame::trailers(trailers));

@@ -89,8 +89,8 @@ impl QuotaLayer {
         self.with_last(|item| item.measure = Measure::OfResponse(Arc::new(of)))
     }
 
-    /// Records the bytes of the response's body, as they were handed to the connection, also where the caller goes away in the middle, or the
-    /// body breaks off. Other metrics of the layer are not recorded then.
+    /// Records the bytes of the response's body, as they were handed to the connection, also where the caller goes away
+    /// in the middle, or the body breaks off. Other metrics of the layer are not recorded then.
     #[must_use]
     pub fn amount_by_bytes(self) -> Self {
         self.with_last(|item| item.measure = Measure::Bytes)

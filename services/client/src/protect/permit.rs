@@ -19,7 +19,7 @@ use super::{
     meter::Meter,
     rate_limit::rate_limit,
     rule::Rule,
-    settle::{is_final, within},
+    settle::is_final,
 };
 use crate::Refusal as _;
 
@@ -144,15 +144,24 @@ impl Permit {
         self.renewing = Some(renewing.abort_handle());
     }
 
-    /// Frees what is held, because nothing was used, and waits until it is free: whoever asks after the answer has it.
+    /// Frees what is held, because nothing was used, and waits until it is free: whoever asks after the answer has it. It waits
+    /// as long as for a decision, and then it is freed while nobody waits.
     pub(super) async fn release(mut self) {
         if let Some(giving_back) = self.give_back() {
-            drop(giving_back.await);
+            drop(tokio::time::timeout(self.quota.0.deadline, giving_back).await);
         }
     }
 
+    /// As [`Permit::release`], in a task of its own.
+    pub(super) fn release_soon(&mut self) -> Option<JoinHandle<()>> {
+        let (giving_back, deadline) = (self.give_back()?, self.quota.0.deadline);
+        Some(tokio::spawn(async move {
+            drop(tokio::time::timeout(deadline, giving_back).await)
+        }))
+    }
+
     /// Frees what is held, because nothing was used, in a task of its own.
-    pub(super) fn give_back(&mut self) -> Option<JoinHandle<()>> {
+    fn give_back(&mut self) -> Option<JoinHandle<()>> {
         if let Some(renewing) = self.renewing.take() {
             renewing.abort();
         }
@@ -245,7 +254,6 @@ pub(super) fn give_back(quota: Quota, account: String, hold: String) -> Option<J
             account_id: account,
             hold_id: hold,
         };
-        let request = within(request, Some(quota.0.deadline));
         if let Err(status) = quota.0.client.clone().release_hold(request).await {
             tracing::warn!(error = %status, reason = ?status.reason(), "a hold is not released, and expires");
         }

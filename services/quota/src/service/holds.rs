@@ -1,5 +1,7 @@
 //! `ReserveQuota`: amounts that are held until it is known what was used.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use octroi_kit::db::{DatabaseError, as_stored};
 use uuid::Uuid;
@@ -20,8 +22,8 @@ use crate::{
 
 /// How often a hold is tried anew because the limits changed meanwhile.
 const TRIES_MAX: u32 = 8;
-/// How often one that was refused is tried again, because a look finds room for it.
-const FREED_TRIES_MAX: u32 = 3;
+/// How long one that was refused waits before it is tried again, once, because a look finds room for it.
+const FREED_PAUSE: Duration = Duration::from_millis(5);
 
 /// What became of trying to hold.
 enum Held {
@@ -67,7 +69,8 @@ impl Service {
     async fn reserve_once(&self, check: &Check, key: &RequestKey, ttl_s: i64) -> Result<Reservation, Error> {
         let number = hold_number(&check.account, &key.caller, key.request.as_str());
         let decision_id = decision_id(check.account.as_str(), &key.caller, key.request.as_str());
-        for tried in 0..TRIES_MAX {
+        let mut was_refused = false;
+        for _ in 0..TRIES_MAX {
             let question = self.question(check, decision_id.clone()).await?;
             let rows = self.hold_reader.read(number, Some(&check.account)).await?;
             if let Some(before) = (self.reserved_before(check, key, number, &question, &rows.slices)).await? {
@@ -102,9 +105,11 @@ impl Service {
                 Held::No => {
                     let levels = self.fresh_levels(check, &question).await?;
                     // What stood in the way may have ended between the refusal and this look.
-                    if tried >= FREED_TRIES_MAX || !question.has_room(&levels) {
+                    if was_refused || !question.has_room(&levels) {
                         return Ok(not_reserved(&question, &levels));
                     }
+                    was_refused = true;
+                    tokio::time::sleep(FREED_PAUSE).await;
                 }
                 Held::Again => {}
             }

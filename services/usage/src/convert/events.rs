@@ -3,7 +3,7 @@
 use octroi_core::{AccountId, MetricSlug, Source, Violations, Window};
 use octroi_kit::{
     convert::from_proto_time,
-    page::{PageTokens, page_size},
+    page::{InvalidPageToken, PageTokens, page_size},
 };
 use octroi_proto::usage::v1 as proto;
 
@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The list that page tokens of events belong to.
-pub const EVENTS_LIST: &str = "usage events";
+pub const EVENTS_LIST: &str = "usage events by time";
 
 /// Reads which events are asked for, and how many rows a page has.
 ///
@@ -50,8 +50,7 @@ pub fn from_proto_events_query(
     violations.clone().finish()?;
     let account = account.ok_or(violations)?;
     let before = match pages.read(EVENTS_LIST, account.as_str(), &request.page_token)? {
-        // What was signed is a place.
-        Some(cursor) => cursor.parse().unwrap_or(Place::END),
+        Some(cursor) => cursor.parse().map_err(|_| InvalidPageToken)?,
         None => Place::END,
     };
     let query = EventsQuery {

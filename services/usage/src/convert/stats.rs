@@ -1,7 +1,7 @@
 //! Statistics, between the wire and the domain.
 
 use jiff::tz::TimeZone;
-use octroi_core::{AccountId, Aggregation, Period, Units, Violations, Window};
+use octroi_core::{AccountId, Aggregation, Period, PropertyKey, Units, Violations, Window};
 use octroi_kit::convert::{to_proto_aggregation, to_proto_time};
 use octroi_proto::usage::v1 as proto;
 
@@ -42,6 +42,9 @@ pub fn from_proto_stats_query(request: &proto::GetUsageStatsRequest) -> Result<S
             TimeZone::get(&request.zone).map_err(|_| "must be an IANA zone"),
         )
     };
+    let group_by = (!request.group_by.is_empty())
+        .then(|| violations.take("group_by", PropertyKey::parse(&request.group_by)))
+        .flatten();
     let read = account.zip(start.zip(end)).zip(granularity);
     violations.clone().finish()?;
     let ((account, (start, end)), granularity) = read.ok_or(violations)?;
@@ -52,6 +55,7 @@ pub fn from_proto_stats_query(request: &proto::GetUsageStatsRequest) -> Result<S
         granularity,
         zone,
         compare: request.compare,
+        group_by,
     })
 }
 
@@ -74,15 +78,28 @@ fn to_proto_metric(metric: &MetricStats) -> Result<proto::MetricStats, Error> {
     } else {
         Some(to_proto_previous(metric)?)
     };
+    let groups = metric.groups.iter().map(|group| {
+        let (sum, figure) = totals(&group.buckets, metric.aggregation);
+        Ok(proto::UsageGroup {
+            value: group.value.clone(),
+            buckets: to_proto_buckets(&group.buckets, metric.aggregation)?,
+            total_amount: amount(&sum, metric.aggregation)?,
+            total_events: sum.events,
+            total_value: counted(figure.value)?,
+            total_estimated: figure.is_estimated,
+        })
+    });
     Ok(proto::MetricStats {
         metric: metric.metric.to_string(),
         aggregation: to_proto_aggregation(metric.aggregation),
-        total_amount: counted(sum.amount)?,
+        total_amount: amount(&sum, metric.aggregation)?,
         total_events: sum.events,
         total_value: counted(figure.value)?,
         total_estimated: figure.is_estimated,
         buckets: to_proto_buckets(&metric.buckets, metric.aggregation)?,
         previous,
+        groups: groups.collect::<Result<_, Error>>()?,
+        groups_left_off: metric.groups_left_off,
     })
 }
 
@@ -90,7 +107,7 @@ fn to_proto_previous(metric: &MetricStats) -> Result<proto::PreviousStats, Error
     let (sum, figure) = totals(&metric.previous, metric.aggregation);
     Ok(proto::PreviousStats {
         buckets: to_proto_buckets(&metric.previous, metric.aggregation)?,
-        total_amount: counted(sum.amount)?,
+        total_amount: amount(&sum, metric.aggregation)?,
         total_events: sum.events,
         total_value: counted(figure.value)?,
         total_estimated: figure.is_estimated,
@@ -112,13 +129,23 @@ fn to_proto_buckets(
         Ok(proto::UsageBucket {
             start_time: Some(to_proto_time(window.start)),
             end_time: Some(to_proto_time(window.end)),
-            amount: counted(figures.amount)?,
+            amount: amount(figures, aggregation)?,
             events: figures.events,
             value: counted(figure.value)?,
             estimated: figure.is_estimated,
         })
     });
     buckets.collect()
+}
+
+/// The sum of amounts; of a metric that is no sum it may be more than can be counted, and is then the most that can.
+fn amount(figures: &Figures, aggregation: Aggregation) -> Result<u64, Error> {
+    match aggregation {
+        Aggregation::Sum | Aggregation::Count => counted(figures.amount),
+        Aggregation::Max | Aggregation::Unique | Aggregation::Latest => {
+            Ok(counted(figures.amount).unwrap_or(Units::MAX.get()))
+        }
+    }
 }
 
 fn counted(figure: u128) -> Result<u64, Error> {

@@ -58,8 +58,8 @@ pub fn day_of(at: Timestamp) -> Timestamp {
     floor_to(at, 86_400)
 }
 
-/// The counterparts of windows that tile a range, as many windows earlier as there are. Where a window is cut off its
-/// counterpart is cut to the same length: at its beginning that of the first, at its end that of any other.
+/// The counterparts of windows that tile a range, as many windows earlier as there are. Where the range cuts a window off, its
+/// counterpart is cut off as long after its own beginning, or where it ends.
 #[must_use]
 pub fn before(windows: &[Window], period: Period, zone: &TimeZone) -> Vec<Window> {
     let Some(first) = windows.first() else {
@@ -70,27 +70,29 @@ pub fn before(windows: &[Window], period: Period, zone: &TimeZone) -> Vec<Window
     let mut counterparts = Vec::with_capacity(windows.len());
     for window in windows.iter().rev() {
         let whole = containing(end.saturating_sub(INSTANT).unwrap_or(end));
-        let length = window.end.duration_since(window.start);
-        let is_cut_off = *window != containing(window.start);
+        let around = containing(window.start);
         end = whole.start;
-        counterparts.push(match (is_cut_off, window == first && windows.len() > 1) {
-            (false, _) => whole,
-            (true, true) => Window {
-                start: whole
-                    .end
-                    .saturating_sub(length)
-                    .unwrap_or(whole.start)
-                    .max(whole.start),
-                ..whole
-            },
-            (true, false) => Window {
-                end: whole
-                    .start
-                    .saturating_add(length)
-                    .unwrap_or(whole.end)
-                    .min(whole.end),
-                ..whole
-            },
+        // A whole one has a whole one, however long its day or month is.
+        if *window == around {
+            counterparts.push(whole);
+            continue;
+        }
+        let within = |at: Timestamp| {
+            let into = at.duration_since(around.start);
+            whole
+                .start
+                .saturating_add(into)
+                .unwrap_or(whole.end)
+                .min(whole.end)
+        };
+        let end_at = if window.end == around.end {
+            whole.end
+        } else {
+            within(window.end)
+        };
+        counterparts.push(Window {
+            start: within(window.start),
+            end: end_at,
         });
     }
     counterparts.reverse();
@@ -256,6 +258,17 @@ mod tests {
         );
         let long = window("2026-03-27T23:00:00Z", "2026-03-28T23:00:00Z");
         assert_eq!(before(&short.expect("a good range"), Period::Day, &paris), [long]);
+        // Some hours of a day beside the same of the day before.
+        let noon = cut(
+            window("2026-03-09T12:00:00Z", "2026-03-09T15:00:00Z"),
+            Period::Day,
+            &TimeZone::UTC,
+        );
+        let before_noon = window("2026-03-08T12:00:00Z", "2026-03-08T15:00:00Z");
+        assert_eq!(
+            before(&noon.expect("a good range"), Period::Day, &TimeZone::UTC),
+            [before_noon]
+        );
         assert_eq!(before(&[], Period::Day, &paris), []);
     }
 

@@ -150,15 +150,6 @@ pub struct Accepted {
 }
 
 impl Accepted {
-    /// What the ledger writes down as its amount: nothing was used where the request was denied.
-    #[must_use]
-    pub fn recorded_amount(&self) -> Units {
-        match self.event.origin {
-            Origin::Denial => Units::ZERO,
-            Origin::Direct | Origin::Decision | Origin::Return => self.event.amount,
-        }
-    }
-
     /// How it moves the level of its metric, where that is one.
     #[must_use]
     pub fn level_change(&self) -> Option<i64> {
@@ -210,7 +201,8 @@ impl RecordedEvent {
 
 impl Event {
     /// The hash of what must not differ between repeats: metric, amount, time, properties, and the hash of
-    /// the request where there is one. No two contents look alike: properties are pairs of parts, so one that stands alone at the end is the request's hash. A time
+    /// the request where there is one. No two contents look alike: properties are pairs of parts, so one that stands
+    /// alone at the end is the request's hash. A time
     /// that nobody chose is no part of it, because the repeat has another present: one that was not given, and
     /// that of what quota records, whose request's hash has the time that its caller chose.
     #[must_use]
@@ -341,7 +333,7 @@ mod tests {
     #[test]
     fn a_key_is_of_one_identity_and_is_the_same_as_the_database_makes() {
         let identity = event().identity;
-        // What migration 0007 computes of the same.
+        // What the migration computes of the same.
         let expected = 0xe8a2_dc28_8f9d_5ef0_d0c4_e44e_80ea_aada_u128;
         assert_eq!(identity.key().bytes(), expected.to_be_bytes());
         let moved = Identity {

@@ -15,6 +15,32 @@ pub struct MetricStats {
     pub buckets: Vec<(Window, Figures)>,
     /// The counterpart of each in the period before; none where that was not asked for.
     pub previous: Vec<(Window, Figures)>,
+    /// The same buckets by the values of a property, those with most events first; none where that was not asked for.
+    pub groups: Vec<UsageGroup>,
+    /// How many more groups there are.
+    pub groups_left_off: u64,
+}
+
+/// The use of one metric by events that have one value of a property.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UsageGroup {
+    /// The value; none of events that do not have the property.
+    pub value: Option<String>,
+    /// Windows that tile the range, and what each comes to.
+    pub buckets: Vec<(Window, Figures)>,
+}
+
+/// The most groups of one metric.
+pub const GROUPS_MAX: usize = 100;
+/// The most buckets of all groups of one answer.
+pub const GROUP_BUCKETS_MAX: usize = 20_000;
+/// The most events that are read for groups, which no rollup has.
+pub const GROUPED_EVENTS_MAX: u64 = 500_000;
+
+/// How many groups of each of `metrics` an answer of so many buckets has room for.
+#[must_use]
+pub fn groups_max(metrics: usize, buckets: usize) -> usize {
+    (GROUP_BUCKETS_MAX / (metrics * buckets).max(1)).clamp(1, GROUPS_MAX)
 }
 
 /// What windows come to together.

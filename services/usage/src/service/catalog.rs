@@ -62,7 +62,13 @@ impl Catalog {
         named: impl IntoIterator<Item = &'m MetricSlug>,
     ) -> Result<Arc<Metrics>, Error> {
         let known = self.known();
-        if named.into_iter().all(|metric| known.get(metric).is_some()) {
+        // A metric that is to count the values of a property may get that later.
+        let is_known = |metric| {
+            known
+                .get(metric)
+                .is_some_and(|counting| !counting.lacks_property())
+        };
+        if named.into_iter().all(is_known) {
             return Ok(known);
         }
         self.read_again().await

@@ -230,8 +230,7 @@ async fn write(db: &Db, calls: Vec<Call>, now: Timestamp) -> Result<Outcomes, Da
                     ledger_transaction: store::current_transaction(connection).await?,
                 };
                 outbox::enqueue(connection, &recorded, now).await?;
-                let lag = i64::try_from(used.len()).unwrap_or(i64::MAX);
-                store::count_lag(connection, lag).await?;
+                store::count_lag(connection, used.len() as u64).await?;
             }
             Ok(settlement.outcomes)
         })

@@ -6,116 +6,174 @@ use std::{
     time::Duration,
 };
 
+use futures::future::BoxFuture;
 use jiff::Timestamp;
 use octroi_kit::db::{DatabaseError, Db, Scope};
+use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 
 use super::Service;
 use crate::{
     domain::months::{Month, made_ahead, oldest},
+    error::Error,
     store,
 };
 
 /// How often months are made and dropped.
 const KEEP_EVERY: Duration = Duration::from_secs(600);
-/// How many keys of events in months that are gone one statement forgets.
-const KEYS_AT_ONCE: i64 = 5_000;
+/// How many blocks of keys one statement reads: 1 MiB, about 10,000 keys.
+const BLOCKS_AT_ONCE: i64 = 128;
+/// What other work gets between two statements.
+const PAUSE: Duration = Duration::from_millis(20);
 
-/// The months that are known to be there.
+/// The months that are there.
 pub(super) struct Months {
     db: Db,
     /// How many months are kept; 0 keeps all.
     kept: u32,
-    known: RwLock<HashSet<Month>>,
+    seen: RwLock<Seen>,
+}
+
+/// What was last seen of the months.
+struct Seen {
+    /// Some of those that are there.
+    made: HashSet<Month>,
+    /// Below it there are none.
+    floor: Month,
 }
 
 impl Months {
     pub(super) fn new(db: Db, kept: u32) -> Self {
+        let seen = Seen {
+            made: HashSet::new(),
+            floor: Month::of(Timestamp::MIN),
+        };
         Self {
             db,
             kept,
-            known: RwLock::default(),
+            seen: RwLock::new(seen),
         }
     }
 
     /// The oldest month that anything is recorded in.
     pub(super) fn oldest(&self, now: Timestamp) -> Month {
-        oldest(now, self.kept)
+        let seen = self.seen.read().unwrap_or_else(PoisonError::into_inner);
+        oldest(now, self.kept).max(seen.floor)
     }
 
     /// Makes the months of these instants where they are not there.
     ///
     /// # Errors
-    /// [`DatabaseError`].
-    pub(super) async fn make(&self, instants: impl Iterator<Item = Timestamp>) -> Result<(), DatabaseError> {
+    /// [`Error::EventTimeOutOfRange`] where one lies below the floor, which another process has raised.
+    pub(super) async fn make(&self, instants: impl Iterator<Item = Timestamp>) -> Result<(), Error> {
         let missing: HashSet<Month> = {
-            let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+            let seen = self.seen.read().unwrap_or_else(PoisonError::into_inner);
             instants
                 .map(Month::of)
-                .filter(|month| !known.contains(month))
+                .filter(|month| !seen.made.contains(month))
                 .collect()
         };
         if missing.is_empty() {
             return Ok(());
         }
         let months: Vec<Month> = missing.iter().copied().collect();
-        self.db
-            .transaction(Scope::AllAccounts, move |connection| {
+        let refused = self
+            .transaction(move |connection| {
                 Box::pin(async move { store::make_months(connection, &months).await })
             })
             .await?;
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        known.extend(missing);
+        let is_refused = !refused.is_empty();
+        let mut seen = self.seen.write().unwrap_or_else(PoisonError::into_inner);
+        seen.made
+            .extend(missing.into_iter().filter(|month| !refused.contains(month)));
+        if is_refused {
+            return Err(Error::EventTimeOutOfRange {
+                field: "event_time".to_owned(),
+            });
+        }
         Ok(())
     }
 
-    /// Makes the months ahead, and drops those that are not kept any more.
-    async fn keep(&self) -> Result<(), DatabaseError> {
+    /// Looks at the months again, because a commit failed: one may be gone.
+    pub(super) fn forget(&self) {
+        let mut seen = self.seen.write().unwrap_or_else(PoisonError::into_inner);
+        seen.made.clear();
+    }
+
+    /// Makes the months ahead, and drops those that are not kept any more, and then their keys: what is gone cannot come
+    /// again, because the floor is raised first.
+    async fn keep(&self) -> Result<(), Error> {
         let now = self.db.clock().now();
-        self.make(made_ahead(now).into_iter().map(Month::start_at))
+        let policy = (self.kept > 0).then(|| oldest(now, self.kept));
+        let floor = self
+            .transaction(move |connection| {
+                Box::pin(async move {
+                    match policy {
+                        Some(month) => store::raise_floor(connection, month).await,
+                        None => store::get_floor(connection).await,
+                    }
+                })
+            })
             .await?;
-        if self.kept == 0 {
+        self.see_floor(floor);
+        self.make(
+            made_ahead(now)
+                .into_iter()
+                .map(Month::start_at)
+                .filter(|at| *at >= floor.start_at()),
+        )
+        .await?;
+        let months = self
+            .transaction(|connection| Box::pin(store::list_months(connection)))
+            .await?;
+        let gone: Vec<String> = (months.into_iter())
+            .filter(|(month, _)| *month < floor)
+            .map(|(_, table)| table)
+            .collect();
+        if gone.is_empty() {
             return Ok(());
         }
-        let oldest = self.oldest(now);
-        self.drop_before(oldest).await?;
-        // What is gone cannot come again, because an event of its time is refused: its key can go as well.
-        while self.forget_before(oldest).await? >= KEYS_AT_ONCE.unsigned_abs() {}
-        Ok(())
-    }
-
-    async fn drop_before(&self, oldest: Month) -> Result<(), DatabaseError> {
-        let dropped: Vec<Month> = self
-            .db
-            .transaction(Scope::AllAccounts, move |connection| {
-                Box::pin(async move {
-                    let mut dropped = Vec::new();
-                    for (month, table) in store::list_months(connection).await? {
-                        if month < oldest {
-                            store::drop_month(connection, &table).await?;
-                            dropped.push(month);
-                        }
-                    }
-                    Ok::<_, DatabaseError>(dropped)
-                })
+        for table in gone {
+            tracing::info!(table, before = %floor.start_at(), "a month of the ledger is dropped");
+            self.transaction(move |connection| {
+                Box::pin(async move { store::drop_month(connection, &table).await })
             })
             .await?;
-        if !dropped.is_empty() {
-            tracing::info!(months = dropped.len(), before = %oldest.start_at(), "months of the ledger were dropped");
         }
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|month| *month >= oldest);
+        Ok(self.forget_keys_before(floor.start_at()).await?)
+    }
+
+    fn see_floor(&self, floor: Month) {
+        let mut seen = self.seen.write().unwrap_or_else(PoisonError::into_inner);
+        seen.floor = floor;
+        seen.made.retain(|month| *month >= floor);
+    }
+
+    async fn forget_keys_before(&self, before: Timestamp) -> Result<(), DatabaseError> {
+        for part in 0..store::KEY_PARTS {
+            let blocks = self
+                .transaction(move |connection| Box::pin(store::count_key_blocks(connection, part)))
+                .await?;
+            let mut first = 0;
+            while first < blocks {
+                let next = first + BLOCKS_AT_ONCE;
+                self.transaction(move |connection| {
+                    Box::pin(store::delete_keys_in(connection, part, first..next, before))
+                })
+                .await?;
+                first = next;
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
         Ok(())
     }
 
-    async fn forget_before(&self, oldest: Month) -> Result<u64, DatabaseError> {
-        self.db
-            .transaction(Scope::AllAccounts, move |connection| {
-                Box::pin(async move {
-                    store::delete_keys_before(connection, oldest.start_at(), KEYS_AT_ONCE).await
-                })
-            })
-            .await
+    async fn transaction<T, F>(&self, work: F) -> Result<T, DatabaseError>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, DatabaseError>> + Send + 'static,
+    {
+        self.db.transaction(Scope::AllAccounts, work).await
     }
 }
 

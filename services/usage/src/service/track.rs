@@ -166,7 +166,8 @@ impl Service {
         self.months
             .make(call.events.iter().map(|one| one.event_at))
             .await?;
-        let outcomes = self.committer.commit(call, now).await?;
+        let committed = self.committer.commit(call, now).await;
+        let outcomes = committed.inspect_err(|_| self.months.forget())?;
         let recorded = outcomes.into_iter().zip(identities).map(|(outcome, identity)| {
             let recorded = |duplicate, recorded_at| Recorded {
                 duplicate,

@@ -18,6 +18,14 @@ pub struct Counting {
     pub property: Option<PropertyKey>,
 }
 
+impl Counting {
+    /// Whether it is not said yet which property's values are counted.
+    #[must_use]
+    pub fn lacks_property(&self) -> bool {
+        self.aggregation == Aggregation::Unique && self.property.is_none()
+    }
+}
+
 /// The metrics of the catalog, with how they count.
 pub async fn list_metrics(
     connection: &mut PgConnection,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use futures::TryStreamExt as _;
 use octroi_core::MetricSlug;
 use octroi_kit::db::{DatabaseError, from_sql, to_sql};
 use sqlx::PgConnection;
@@ -65,33 +66,52 @@ pub(super) async fn add(
             (bucket, Distinct::from_bytes(&hashes))
         })
         .collect();
-    let after = buckets.iter().map(|(bucket, added)| {
-        let mut values = before.get(*bucket).cloned().unwrap_or_default();
+    let mut changed: BTreeMap<&Bucket, Vec<u8>> = BTreeMap::new();
+    for (bucket, added) in buckets {
+        let known = before.get(bucket);
+        let mut values = known.cloned().unwrap_or_default();
         values.add(added);
-        values.to_bytes()
-    });
+        if known != Some(&values) {
+            changed.insert(bucket, values.to_bytes());
+        }
+    }
     sqlx::query(
         "INSERT INTO rollup_distinct (account_id, metric, bucket_at, hashes, width)
          SELECT *, $5 FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::bytea[])
          ON CONFLICT (account_id, metric, width, bucket_at) DO UPDATE SET hashes = excluded.hashes",
     )
-    .bind(&accounts)
-    .bind(&metrics)
-    .bind(&starts)
-    .bind(after.collect::<Vec<_>>())
+    .bind(
+        changed
+            .keys()
+            .map(|bucket| bucket.account.as_str())
+            .collect::<Vec<_>>(),
+    )
+    .bind(
+        changed
+            .keys()
+            .map(|bucket| bucket.metric.as_str())
+            .collect::<Vec<_>>(),
+    )
+    .bind(
+        changed
+            .keys()
+            .map(|bucket| to_sql(bucket.start_at))
+            .collect::<Vec<_>>(),
+    )
+    .bind(changed.values().map(Vec::as_slice).collect::<Vec<_>>())
     .bind(width.as_str())
     .execute(connection)
     .await?;
     Ok(())
 }
 
-/// The distinct values of each bucket in windows, by metric and place of the window.
+/// The distinct values of windows, by metric and place. They are put together as they come: a bucket has up to 32 KiB.
 pub(super) async fn list(
     connection: &mut PgConnection,
     counted: &Counted,
     bounds: &Bounds,
-) -> Result<Vec<((MetricSlug, usize), Distinct)>, DatabaseError> {
-    let rows: Vec<(String, i64, Vec<u8>)> = sqlx::query_as(
+) -> Result<HashMap<(MetricSlug, usize), Distinct>, DatabaseError> {
+    let mut rows = sqlx::query_as::<_, (String, i64, Vec<u8>)>(
         "SELECT r.metric, b.place, r.hashes
          FROM unnest($3::timestamptz[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[]) WITH ORDINALITY
               AS b (start_at, days_start_at, days_end_at, end_at, place)
@@ -115,10 +135,11 @@ pub(super) async fn list(
     .bind(&bounds.days_start_at)
     .bind(&bounds.days_end_at)
     .bind(&bounds.end_at)
-    .fetch_all(connection)
-    .await?;
-    let values = rows
-        .into_iter()
-        .map(|(metric, place, hashes)| Ok((window_key(&metric, place)?, Distinct::from_bytes(&hashes))));
-    values.collect()
+    .fetch(connection);
+    let mut found: HashMap<(MetricSlug, usize), Distinct> = HashMap::new();
+    while let Some((metric, place, hashes)) = rows.try_next().await? {
+        let values = found.entry(window_key(&metric, place)?).or_default();
+        values.add(&Distinct::from_bytes(&hashes));
+    }
+    Ok(found)
 }

@@ -1,10 +1,13 @@
 //! The keys that make an event count once.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    ops::Range,
+};
 
 use jiff::Timestamp;
 use octroi_kit::db::{DatabaseError, expect_rows, from_sql, to_sql};
-use sqlx::PgConnection;
+use sqlx::{AssertSqlSafe, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -99,20 +102,38 @@ pub(super) async fn find_key(
     Ok(found.map(|(event_at, payload_hash)| (event_at, payload_hash.into_bytes())))
 }
 
-/// Forgets up to `rows` keys of events before `before`, and answers how many.
-pub async fn delete_keys_before(
-    connection: &mut PgConnection,
-    before: Timestamp,
-    rows: i64,
-) -> Result<u64, DatabaseError> {
-    let deleted = sqlx::query(
-        "DELETE FROM event_key WHERE key = ANY (ARRAY(SELECT key FROM event_key WHERE event_at < $1 LIMIT $2))",
+/// The parts of the table of keys.
+pub const KEY_PARTS: usize = 8;
+
+/// How many blocks a part has.
+pub async fn count_key_blocks(connection: &mut PgConnection, part: usize) -> Result<i64, DatabaseError> {
+    let blocks = sqlx::query_scalar(
+        "SELECT pg_relation_size(to_regclass($1)) / current_setting('block_size')::bigint",
     )
-    .bind(to_sql(before))
-    .bind(rows)
-    .execute(connection)
+    .bind(format!("event_key_{part}"))
+    .fetch_one(connection)
     .await?;
-    Ok(deleted.rows_affected())
+    Ok(blocks)
+}
+
+/// Forgets the keys of events before `before` in some blocks of a part. No index would do: rows of other times come into
+/// blocks that became free.
+pub async fn delete_keys_in(
+    connection: &mut PgConnection,
+    part: usize,
+    blocks: Range<i64>,
+    before: Timestamp,
+) -> Result<(), DatabaseError> {
+    let delete = format!(
+        "DELETE FROM event_key_{part} WHERE ctid >= $1::text::tid AND ctid < $2::text::tid AND event_at < $3"
+    );
+    sqlx::query(AssertSqlSafe(delete))
+        .bind(format!("({},0)", blocks.start))
+        .bind(format!("({},0)", blocks.end))
+        .bind(to_sql(before))
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 fn keys(keys: impl Iterator<Item = EventKey>) -> Vec<Uuid> {

@@ -40,7 +40,7 @@ pub async fn append_events(
     }
     let mut copy = connection
         .copy_in_raw(
-            "COPY usage_event (account_id, metric, event_at, source, event_id, amount, charged_amount, recorded_at, origin,
+            "COPY ledger (account_id, metric, event_at, source, event_id, amount, charged_amount, recorded_at, origin,
                                backfill, properties) FROM STDIN (FORMAT binary)",
         )
         .await?;
@@ -49,13 +49,13 @@ pub async fn append_events(
     expect_rows(u64::try_from(events.len()).unwrap_or(u64::MAX), written)
 }
 
-/// Counts events that the rollups do not have yet, or, where negative, have now.
+/// Counts events that the rollups do not have yet; whoever adds to them counts them down, by a trigger.
 ///
 /// One row would make all commits wait for each other: the figure is the sum of many rows, and each session has one of
 /// its own. A transaction changes it last, so that nobody who holds a row waits for somebody who wants it.
-pub async fn count_lag(connection: &mut PgConnection, events: i64) -> Result<(), DatabaseError> {
+pub async fn count_lag(connection: &mut PgConnection, events: u64) -> Result<(), DatabaseError> {
     sqlx::query("UPDATE rollup_lag SET events = events + $1 WHERE slot = pg_backend_pid() % 256")
-        .bind(events)
+        .bind(i64::try_from(events).map_err(corrupt("number of events"))?)
         .execute(connection)
         .await?;
     Ok(())
@@ -90,13 +90,14 @@ pub async fn list_events(
     query: &EventsQuery,
     limit: i64,
 ) -> Result<Vec<RecordedEvent>, Error> {
-    // The index has the newest of each metric, so a page reads no more than a page of each.
+    // The index has the newest of each metric, so a page reads no more than a page of each; where it is of some source or
+    // properties, it reads on until it is full.
     let rows: Vec<EventRow> = sqlx::query_as(
         "SELECT e.* FROM (SELECT slug FROM metric WHERE $2::text IS NULL OR slug = $2) AS m
          CROSS JOIN LATERAL (
              SELECT account_id, source, event_id, metric, amount, event_at, recorded_at, origin, backfill, properties, sequence,
                     charged_amount
-             FROM usage_event AS e
+             FROM ledger AS e
              WHERE e.account_id = $1 AND e.metric = m.slug AND e.event_at >= $3 AND e.event_at < $4
                AND e.event_at <= $5 AND (e.event_at, e.sequence) < ($5, $6)
                AND ($7::text IS NULL OR e.source = $7) AND ($8::jsonb IS NULL OR e.properties @> $8)
@@ -129,7 +130,7 @@ pub async fn find_event(
     let row: Option<EventRow> = sqlx::query_as(
         "SELECT account_id, source, event_id, metric, amount, event_at, recorded_at, origin, backfill, properties, sequence,
                 charged_amount
-         FROM usage_event
+         FROM ledger
          WHERE account_id = $1 AND metric = ANY (ARRAY(SELECT slug FROM metric)) AND event_at = $4
            AND source = $2 AND event_id = $3",
     )

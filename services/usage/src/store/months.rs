@@ -1,4 +1,4 @@
-//! The months of the ledger.
+//! The months of the ledger, and the floor below which there are none any more.
 
 use octroi_kit::db::{DatabaseError, from_sql, to_sql};
 use sqlx::{AssertSqlSafe, PgConnection};
@@ -6,25 +6,52 @@ use time::OffsetDateTime;
 
 use crate::domain::months::Month;
 
-/// Makes months that are not there.
-pub async fn make_months(connection: &mut PgConnection, months: &[Month]) -> Result<(), DatabaseError> {
-    let starts: Vec<OffsetDateTime> = months.iter().map(|month| to_sql(month.start_at())).collect();
-    sqlx::query(
-        "SELECT make_ledger_month(start_at) FROM unnest($1::timestamptz[]) AS start_at ORDER BY start_at",
+/// Makes months that are not there, and answers which were not made because they lie below the floor.
+pub async fn make_months(
+    connection: &mut PgConnection,
+    months: &[Month],
+) -> Result<Vec<Month>, DatabaseError> {
+    let mut starts: Vec<OffsetDateTime> = months.iter().map(|month| to_sql(month.start_at())).collect();
+    starts.sort_unstable();
+    let refused: Vec<OffsetDateTime> = sqlx::query_scalar(
+        "SELECT start_at FROM unnest($1::timestamptz[]) AS start_at WHERE NOT make_ledger_month(start_at)",
     )
     .bind(starts)
-    .execute(connection)
+    .fetch_all(connection)
     .await?;
-    Ok(())
+    Ok(refused
+        .into_iter()
+        .map(|start_at| Month::of(from_sql(start_at)))
+        .collect())
 }
 
-/// The months that are there, in no order.
+/// Raises the floor to a month, where it is not there yet, and answers where it is. No month below it is made from
+/// now on.
+pub async fn raise_floor(connection: &mut PgConnection, to: Month) -> Result<Month, DatabaseError> {
+    lock_months(connection).await?;
+    let floor: OffsetDateTime =
+        sqlx::query_scalar("UPDATE ledger_floor SET start_at = greatest(start_at, $1) RETURNING start_at")
+            .bind(to_sql(to.start_at()))
+            .fetch_one(connection)
+            .await?;
+    Ok(Month::of(from_sql(floor)))
+}
+
+/// Where the floor is.
+pub async fn get_floor(connection: &mut PgConnection) -> Result<Month, DatabaseError> {
+    let floor: OffsetDateTime = sqlx::query_scalar("SELECT start_at FROM ledger_floor")
+        .fetch_one(connection)
+        .await?;
+    Ok(Month::of(from_sql(floor)))
+}
+
+/// The months that are there, in no order, with the table of each.
 pub async fn list_months(connection: &mut PgConnection) -> Result<Vec<(Month, String)>, DatabaseError> {
     let rows: Vec<(String, Option<OffsetDateTime>)> = sqlx::query_as(
         "SELECT child.oid::regclass::text,
                 (regexp_match(pg_get_expr(child.relpartbound, child.oid), 'FROM \\(''([^'']+)''\\)'))[1]::timestamptz
          FROM pg_inherits JOIN pg_class AS child ON child.oid = inhrelid
-         WHERE inhparent = 'usage_event'::regclass",
+         WHERE inhparent = 'ledger'::regclass",
     )
     .fetch_all(connection)
     .await?;
@@ -35,10 +62,22 @@ pub async fn list_months(connection: &mut PgConnection) -> Result<Vec<(Month, St
     months.collect()
 }
 
-/// Drops a month by the name that [`list_months`] says. Commits and readers wait for it for an instant.
+/// Drops a month by the table that [`list_months`] says. Who writes and reads the ledger waits for it, so it does not wait
+/// for long itself: where somebody reads, it fails.
 pub async fn drop_month(connection: &mut PgConnection, table: &str) -> Result<(), DatabaseError> {
+    lock_months(connection).await?;
     // The name is the catalog's own, quoted where it must be.
-    sqlx::raw_sql(AssertSqlSafe(format!("DROP TABLE {table}")))
+    sqlx::raw_sql(AssertSqlSafe(format!(
+        "SET LOCAL lock_timeout = '100ms'; DROP TABLE IF EXISTS {table}"
+    )))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// As `make_ledger_month` does.
+async fn lock_months(connection: &mut PgConnection) -> Result<(), DatabaseError> {
+    sqlx::query("SELECT pg_advisory_xact_lock(hashtext('ledger_months'))")
         .execute(connection)
         .await?;
     Ok(())

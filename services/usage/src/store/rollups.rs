@@ -34,6 +34,7 @@ macro_rules! add_to {
         )
     };
 }
+
 /// One metric of one account in one stretch of time.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bucket {

@@ -34,7 +34,7 @@ pub async fn sum_ledger(
                      sum(amount) FILTER (WHERE origin = 'direct') AS direct,
                      sum(amount) FILTER (WHERE origin = 'return') AS returned,
                      sum(charged_amount) AS charged, count(*) AS events
-              FROM usage_event
+              FROM ledger
               WHERE ($1::text IS NULL OR account_id = $1) AND metric = ANY($2) AND event_at >= $3
                 AND ($4::timestamptz IS NULL OR event_at < $4) AND ($5::text IS NULL OR source = $5)
               GROUP BY metric) AS sums USING (metric)",

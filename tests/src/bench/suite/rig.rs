@@ -213,7 +213,7 @@ impl<'a> Rig<'a> {
     pub(super) fn ledger(&self, accounts: &str, metric: &str, limit: u64) -> Result<(u64, u64)> {
         const SUMS: &str =
             "SELECT coalesce(sum(amount), 0)::bigint, coalesce(sum(greatest(amount - $3, 0)), 0)::bigint
-             FROM (SELECT sum(amount) AS amount FROM usage.usage_event
+             FROM (SELECT sum(amount) AS amount FROM usage.ledger
                    WHERE metric = $2 AND account_id LIKE $1 || '-%' GROUP BY account_id) AS sums";
         self.runtime.block_on(async {
             let mut session = self.session().await?;

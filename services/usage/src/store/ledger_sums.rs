@@ -1,0 +1,122 @@
+//! What the ledger itself comes to: where a range begins or ends within a quarter of an hour, and by the values of a property,
+//! which the rollups do not have.
+
+use std::collections::HashMap;
+
+use octroi_core::{MetricSlug, PropertyKey, Window};
+use octroi_kit::db::{DatabaseError, to_sql};
+use sqlx::{FromRow as _, PgConnection, Row as _, postgres::PgRow};
+use time::OffsetDateTime;
+
+use super::rollups::{Counted, WindowRow, window_figures, window_key};
+use crate::domain::{
+    distinct::{Distinct, hash_of},
+    figures::Figures,
+};
+
+/// A metric, the place of a window, and the value of the property that is grouped by, where the event has it.
+pub type GroupKey = (MetricSlug, usize, Option<String>);
+
+/// What windows come to, by metric, place and group; one without events is not there. Without `group_by` all events are
+/// of one group, whose value is none.
+pub async fn sum_ledger_windows(
+    connection: &mut PgConnection,
+    counted: &Counted,
+    windows: &[(usize, Window)],
+    group_by: Option<&PropertyKey>,
+) -> Result<HashMap<GroupKey, Figures>, DatabaseError> {
+    let mut sums = HashMap::new();
+    if windows.is_empty() {
+        return Ok(sums);
+    }
+    let windows = Windows::of(windows);
+    let rows = sqlx::query(
+        "SELECT e.metric, b.place, coalesce(sum(e.amount) FILTER (WHERE taken), 0), count(*),
+                max(e.amount) FILTER (WHERE taken), max(e.event_at) FILTER (WHERE taken),
+                (array_agg(e.amount ORDER BY e.event_at DESC, e.amount DESC) FILTER (WHERE taken))[1], e.group_value
+         FROM unnest($3::bigint[], $4::timestamptz[], $5::timestamptz[]) AS b (place, start_at, end_at)
+         CROSS JOIN LATERAL (SELECT metric, amount, event_at, origin <> 'return' AS taken, properties ->> $6 AS group_value
+                             FROM ledger AS e
+                             WHERE e.account_id = $1 AND e.metric = ANY($2) AND e.event_at >= b.start_at
+                               AND e.event_at < b.end_at OFFSET 0) AS e
+         GROUP BY e.metric, b.place, e.group_value",
+    )
+    .bind(counted.account.as_str())
+    .bind(counted.metrics.iter().map(MetricSlug::as_str).collect::<Vec<_>>())
+    .bind(&windows.places)
+    .bind(&windows.starts)
+    .bind(&windows.ends)
+    .bind(group_by.map(PropertyKey::as_str))
+    .fetch_all(&mut *connection)
+    .await?;
+    for row in rows {
+        let (key, figures) = group_figures(&row)?;
+        sums.insert(key, figures);
+    }
+    if !counted.unique.is_empty() {
+        for (key, values) in list_values(connection, counted, &windows, group_by).await? {
+            let figures: &mut Figures = sums.entry(key).or_default();
+            figures.distinct.add(&values);
+        }
+    }
+    Ok(sums)
+}
+
+/// Where windows lie, as the database takes them.
+struct Windows {
+    /// Counted from 1.
+    places: Vec<i64>,
+    starts: Vec<OffsetDateTime>,
+    ends: Vec<OffsetDateTime>,
+}
+
+impl Windows {
+    fn of(windows: &[(usize, Window)]) -> Self {
+        let place = |place: usize| i64::try_from(place).map_or(i64::MAX, |place| place + 1);
+        Self {
+            places: windows.iter().map(|(at, _)| place(*at)).collect(),
+            starts: windows.iter().map(|(_, window)| to_sql(window.start)).collect(),
+            ends: windows.iter().map(|(_, window)| to_sql(window.end)).collect(),
+        }
+    }
+}
+
+fn group_figures(row: &PgRow) -> Result<(GroupKey, Figures), DatabaseError> {
+    let group: Option<String> = row.try_get("group_value")?;
+    let ((metric, place), figures) = window_figures(WindowRow::from_row(row)?)?;
+    Ok(((metric, place, group), figures))
+}
+
+/// The distinct values of the metrics that count them.
+async fn list_values(
+    connection: &mut PgConnection,
+    counted: &Counted,
+    windows: &Windows,
+    group_by: Option<&PropertyKey>,
+) -> Result<Vec<(GroupKey, Distinct)>, DatabaseError> {
+    let rows: Vec<(String, i64, Option<String>, Vec<String>)> = sqlx::query_as(
+        "SELECT m.metric, b.place, e.group_value, array_agg(DISTINCT e.value)
+         FROM unnest($3::bigint[], $4::timestamptz[], $5::timestamptz[]) AS b (place, start_at, end_at)
+         CROSS JOIN unnest($2::text[], $6::text[]) AS m (metric, property)
+         CROSS JOIN LATERAL (SELECT properties ->> m.property AS value, properties ->> $7 AS group_value FROM ledger AS e
+                             WHERE e.account_id = $1 AND e.metric = m.metric AND e.event_at >= b.start_at
+                               AND e.event_at < b.end_at OFFSET 0) AS e
+         WHERE e.value IS NOT NULL
+         GROUP BY m.metric, b.place, e.group_value",
+    )
+    .bind(counted.account.as_str())
+    .bind(counted.unique.iter().map(|(metric, _)| metric.as_str()).collect::<Vec<_>>())
+    .bind(&windows.places)
+    .bind(&windows.starts)
+    .bind(&windows.ends)
+    .bind(counted.unique.iter().map(|(_, property)| property.as_str()).collect::<Vec<_>>())
+    .bind(group_by.map(PropertyKey::as_str))
+    .fetch_all(connection)
+    .await?;
+    let values = rows.into_iter().map(|(metric, place, group, values)| {
+        let (metric, place) = window_key(&metric, place)?;
+        let distinct = Distinct::of(values.iter().map(|value| hash_of(&counted.salt, value)));
+        Ok(((metric, place, group), distinct))
+    });
+    values.collect()
+}
