@@ -235,6 +235,12 @@ async fn a_month_that_is_not_kept_is_dropped_with_its_keys(fleet: &mut Fleet) ->
     .await?;
     let app = fleet.clients(APPLICATION)?;
     ensure!(listed(&app, ListUsageEventsRequest::default()).await? == ["e-young", "e-1"]);
+    // Nobody makes the month again, whatever is configured: a key is not missed.
+    let is_made: bool =
+        sqlx::query_scalar("SELECT usage.make_ledger_month(date_trunc('month', now(), 'UTC'))")
+            .fetch_one(&mut session)
+            .await?;
+    ensure!(!is_made, "a month below the floor was made");
     // What is not known any more is not recorded again.
     let again = track(&app, old, true).await;
     check_refusal("a repeat of what is gone", again, out_of_range)

@@ -131,12 +131,10 @@ async fn sum(
         edges.extend(left.into_iter().map(|edge| (place, edge)));
     }
     let mut figures = store::sum_windows(connection, counted, &whole).await?;
-    // A window that lies within one quarter has one edge; any other may have two, each with a place in the list.
-    for edge in edges {
-        let found = store::sum_ledger_windows(connection, counted, &[edge], None).await?;
-        for ((metric, place, _), at_edge) in found {
-            figures.entry((metric, place)).or_default().add(&at_edge);
-        }
+    // Two edges of one window have its place, and come to one sum.
+    for ((metric, place, _), at_edges) in store::sum_ledger_windows(connection, counted, &edges, None).await?
+    {
+        figures.entry((metric, place)).or_default().add(&at_edges);
     }
     Ok(figures)
 }

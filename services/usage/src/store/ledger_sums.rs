@@ -17,7 +17,7 @@ use crate::domain::{
 /// A metric, the place of a window, and the value of the property that is grouped by, where the event has it.
 pub type GroupKey = (MetricSlug, usize, Option<String>);
 
-/// What windows come to, by metric, place and group; one without events is not there. Without `group_by` all events are
+/// What windows come to, by metric, place and group; those of one place come to one sum, and one without events is not there. Without `group_by` all events are
 /// of one group, whose value is none.
 pub async fn sum_ledger_windows(
     connection: &mut PgConnection,
