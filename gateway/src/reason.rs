@@ -90,6 +90,8 @@ entries! {
     TooManyHolds => TOO_MANY_REQUESTS, "too-many-holds", "The account has too many open holds";
     DecisionExpired => NOT_FOUND, "decision-expired", "The decision is not remembered";
     LimitNotFound => NOT_FOUND, "limit-not-found", "There is no such limit";
+    CorrectionIdReused => CONFLICT, "correction-id-reused", "The correction id came before with another content";
+    EventCorrectedSince => CONFLICT, "event-corrected-since", "The event was corrected since";
 
     PaymentProviderFailed => SERVICE_UNAVAILABLE, "payment-provider-failed", "The payment provider failed";
 }

@@ -24,6 +24,7 @@ routing_keys! {
     AccountZoneChanged => "account.zone_changed",
     AccountClosed => "account.closed",
     UsageRecorded => "usage.recorded",
+    UsageCorrected => "usage.corrected",
     ThresholdCrossed => "quota.threshold_crossed",
     BackToNormal => "quota.back_to_normal",
     SubscriptionChanged => "billing.subscription_changed",
@@ -34,7 +35,9 @@ routing_keys! {
 /// consumers that no service may know alone.
 pub const QUEUES: &[(&str, &[&str])] = &[
     ("usage.rollup", &["usage.recorded"]),
+    ("usage.rollup_corrections", &["usage.corrected"]),
     ("quota.usage", &["usage.recorded"]),
+    ("quota.usage_corrections", &["usage.corrected"]),
     ("quota.entitlements", &["billing.subscription_changed"]),
     ("quota.zones", &["account.zone_changed"]),
     ("notification.thresholds", &["quota.threshold_crossed"]),

@@ -23,19 +23,22 @@ both_topologies!(
     many_distinct_values_are_estimated,
 );
 
-const ACCOUNT: &str = "acme";
+pub(crate) const ACCOUNT: &str = "acme";
 /// The metrics of the story, by what they count.
-const METRICS: [&str; 5] = ["a.sum", "a.count", "a.max", "a.latest", "a.unique"];
+pub(crate) const METRICS: [&str; 5] = ["a.sum", "a.count", "a.max", "a.latest", "a.unique"];
 
 /// One event of each metric at one instant.
 #[derive(Clone, Debug)]
-struct Used {
-    at: Timestamp,
-    amount: u64,
-    user: String,
+pub(crate) struct Used {
+    pub(crate) at: Timestamp,
+    pub(crate) amount: u64,
+    pub(crate) user: String,
 }
 
-async fn with_all_aggregations(fleet: &Fleet) -> Result<Clients> {
+/// What counts, by metric.
+pub(crate) type Counted = HashMap<&'static str, Vec<Used>>;
+
+pub(crate) async fn with_all_aggregations(fleet: &Fleet) -> Result<Clients> {
     let (app, operator) = (fleet.clients(APPLICATION)?, fleet.clients(OPERATOR)?);
     let mut metrics = "metrics:\n".to_owned();
     for metric in METRICS {
@@ -60,7 +63,7 @@ async fn with_all_aggregations(fleet: &Fleet) -> Result<Clients> {
 }
 
 /// Events of some days, in no order of time, that fall on quarters of an hour as often as into them.
-fn some_days(until: Timestamp) -> Vec<Used> {
+pub(crate) fn some_days(until: Timestamp) -> Vec<Used> {
     let until = Timestamp::from_second(until.as_second() / 900 * 900).unwrap_or(until);
     let used = |number: i64| {
         let back_s = number * 7_919 % (5 * 86_400);
@@ -78,7 +81,7 @@ fn some_days(until: Timestamp) -> Vec<Used> {
     (1..=400).map(used).collect()
 }
 
-async fn record(app: &Clients, all: &[Used]) -> Result<()> {
+pub(crate) async fn record(app: &Clients, all: &[Used]) -> Result<()> {
     let mut events = Vec::new();
     for (number, used) in all.iter().enumerate() {
         for metric in METRICS {
@@ -123,7 +126,7 @@ fn figure(metric: &str, used: &[&Used]) -> u64 {
     }
 }
 
-async fn stats(
+pub(crate) async fn stats(
     app: &Clients,
     range: (Timestamp, Timestamp),
     granularity: Granularity,
@@ -183,6 +186,13 @@ async fn figures_are_those_of_the_events_in_every_zone(fleet: &mut Fleet) -> Res
         Ok(())
     })
     .await?;
+    let counted: Counted = METRICS.iter().map(|metric| (*metric, all.clone())).collect();
+    check_figures(&app, end, &counted).await?;
+    groups_are_those_of_the_values(&app, &counted, whole).await
+}
+
+/// The figures before `end` are those of what counts, however the range is cut.
+pub(crate) async fn check_figures(app: &Clients, end: Timestamp, counted: &Counted) -> Result<()> {
     for (zone, granularity, unit, hours, off_s) in [
         ("UTC", Granularity::Day, Unit::Day, 24 * 6, 0),
         ("Asia/Kathmandu", Granularity::Day, Unit::Day, 24 * 2, 433),
@@ -195,12 +205,13 @@ async fn figures_are_those_of_the_events_in_every_zone(fleet: &mut Fleet) -> Res
             end - off_s.seconds(),
         );
         let calendar = TimeZone::get(zone)?;
-        let inside: Vec<&Used> = all
-            .iter()
-            .filter(|one| (range.0..range.1).contains(&one.at))
-            .collect();
-        for found in stats(&app, range, granularity, zone).await? {
+        for found in stats(app, range, granularity, zone).await? {
             let metric = found.metric.as_str();
+            let all = counted.get(metric).context("another metric")?;
+            let inside: Vec<&Used> = all
+                .iter()
+                .filter(|one| (range.0..range.1).contains(&one.at))
+                .collect();
             ensure!(found.total_value == figure(metric, &inside), "{zone}: {found:?}");
             ensure!(!found.total_estimated, "{found:?}");
             for bucket in &found.buckets {
@@ -230,17 +241,18 @@ async fn figures_are_those_of_the_events_in_every_zone(fleet: &mut Fleet) -> Res
             }
         }
     }
-    groups_are_those_of_the_values(&app, &all, whole).await
+    Ok(())
 }
 
-async fn groups_are_those_of_the_values(
+pub(crate) async fn groups_are_those_of_the_values(
     app: &Clients,
-    all: &[Used],
+    counted: &Counted,
     whole: (Timestamp, Timestamp),
 ) -> Result<()> {
-    let users: BTreeSet<&str> = all.iter().map(|one| one.user.as_str()).collect();
     for found in stats_by(app, whole, Granularity::Day, "Asia/Kathmandu", "user").await? {
         let metric = found.metric.as_str();
+        let all = counted.get(metric).context("another metric")?;
+        let users: BTreeSet<&str> = all.iter().map(|one| one.user.as_str()).collect();
         ensure!(
             (found.groups.len(), found.groups_left_off) == (users.len(), 0),
             "{metric}"

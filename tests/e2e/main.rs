@@ -9,6 +9,7 @@ mod callers;
 mod carves;
 mod client;
 mod clock;
+mod corrections;
 mod degraded;
 mod explain;
 mod holds;

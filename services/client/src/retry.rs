@@ -52,15 +52,18 @@ pub const MAY_BE_REPEATED: &[&str] = &[
     "/octroi.quota.v1.QuotaService/ReserveQuota",
     "/octroi.quota.v1.QuotaService/ReturnQuota",
     "/octroi.quota.v1.QuotaService/SetLimitOverride",
+    "/octroi.usage.v1.UsageService/AmendUsage",
     "/octroi.usage.v1.UsageService/ApplyCatalog",
     "/octroi.usage.v1.UsageService/GetLedgerTotals",
     "/octroi.usage.v1.UsageService/GetUsageEvent",
     "/octroi.usage.v1.UsageService/GetUsageStats",
+    "/octroi.usage.v1.UsageService/GetWatermark",
     "/octroi.usage.v1.UsageService/ListUsageEvents",
     "/octroi.usage.v1.UsageService/SealSlices",
     "/octroi.usage.v1.UsageService/TrackUsage",
     "/octroi.usage.v1.UsageService/TrackUsageBatch",
     "/octroi.usage.v1.UsageService/TrackUsageBatches",
+    "/octroi.usage.v1.UsageService/VoidUsage",
 ];
 
 /// Whether sending `method` again cannot make it act twice.

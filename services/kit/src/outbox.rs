@@ -47,7 +47,7 @@ impl Wake {
     }
 }
 
-/// Writes `event` into the outbox of the transaction's schema.
+/// Writes `event` into the outbox of the transaction's schema, and answers the id of its message.
 ///
 /// # Errors
 /// [`DatabaseError`].
@@ -55,18 +55,19 @@ pub async fn enqueue<E: Event>(
     connection: &mut PgConnection,
     event: &E,
     now: jiff::Timestamp,
-) -> Result<(), DatabaseError> {
+) -> Result<Uuid, DatabaseError> {
+    let id = new_id();
     sqlx::query(
         "INSERT INTO outbox (id, routing_key, payload, traceparent, occurred_at) VALUES ($1, $2, $3, $4, $5)",
     )
-    .bind(new_id())
+    .bind(id)
     .bind(E::ROUTING_KEY)
     .bind(event.encode_to_vec())
     .bind(telemetry::traceparent())
     .bind(to_sql(now))
     .execute(connection)
     .await?;
-    Ok(())
+    Ok(id)
 }
 
 fn new_id() -> Uuid {

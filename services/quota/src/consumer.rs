@@ -1,7 +1,7 @@
 //! What quota does with events: it follows the ledger, and takes entitlements by their second road.
 
 use jiff::{Timestamp, tz::TimeZone};
-use octroi_core::{AccountId, MetricSlug, Violations};
+use octroi_core::{AccountId, MetricSlug, Units, Violations};
 use octroi_kit::{
     bus::Queue,
     convert::from_proto_time,
@@ -11,7 +11,7 @@ use octroi_kit::{
     outbox::Wake,
 };
 use octroi_proto::{
-    events::v1::{AccountZoneChanged, SubscriptionChanged, UsageRecorded},
+    events::v1::{AccountZoneChanged, SubscriptionChanged, UsageCorrected, UsageRecorded},
     quota::v1::ApplyEntitlementsRequest,
 };
 use sqlx::PgConnection;
@@ -21,6 +21,7 @@ use crate::{
     error::Error,
     service::{
         Service, Used, apply,
+        follow_corrections::{Corrected, CorrectedWindows},
         follow_ledger::{self, Followed},
     },
 };
@@ -39,7 +40,13 @@ pub fn usage(db: &Db, wake: &Wake, service: &Service) -> Consumer {
         wake,
         move |event: UsageRecorded| {
             let service = prepare.clone();
-            async move { service.read_windows(uses(&event)?).await }
+            async move {
+                let mut violations = Violations::default();
+                let recorded_at = (event.record_time.as_ref())
+                    .and_then(|time| from_proto_time("record_time", time, &mut violations));
+                violations.finish()?;
+                service.read_windows(uses(&event)?, recorded_at).await
+            }
         },
         |connection: &mut PgConnection, followed: Followed, turn| {
             Box::pin(async move {
@@ -86,6 +93,71 @@ fn uses(event: &UsageRecorded) -> Result<Vec<Used>, Violations> {
     }
     violations.finish()?;
     Ok(uses)
+}
+
+/// Lets open windows follow what corrects the ledger, once.
+pub fn corrections(db: &Db, wake: &Wake, service: &Service) -> Consumer {
+    let queue = Queue {
+        concurrency: 2,
+        ..Queue::new("quota.usage_corrections", &["usage.corrected"])
+    };
+    let (prepare, finish) = (service.clone(), service.clone());
+    inbox::prepared_consumer(
+        db,
+        queue,
+        wake,
+        move |event: UsageCorrected| {
+            let service = prepare.clone();
+            async move { service.read_corrected_windows(corrected(&event)?).await }
+        },
+        |connection: &mut PgConnection, corrected: CorrectedWindows, turn| {
+            Box::pin(async move {
+                let (followed, accounts) = corrected.followed(connection).await?;
+                if turn == Turn::First {
+                    follow_ledger::follow_ledger(connection, &followed).await?;
+                }
+                Ok::<_, Error>((followed.follow_up(connection).await?, accounts))
+            })
+        },
+        move |told| {
+            let service = finish.clone();
+            async move { service.corrections_followed(told).await }
+        },
+    )
+}
+
+fn corrected(event: &UsageCorrected) -> Result<Vec<Corrected>, Violations> {
+    let mut violations = Violations::default();
+    let mut corrections = Vec::with_capacity(event.corrections.len());
+    for (index, one) in event.corrections.iter().enumerate() {
+        let field = |name: &str| format!("corrections[{index}].{name}");
+        let account = violations.take(field("account_id"), AccountId::parse(&one.account_id));
+        let metric = violations.take(field("metric"), MetricSlug::parse(&one.metric));
+        let mut time = |name: &str, time: Option<prost_types::Timestamp>| {
+            from_proto_time(&field(name), &time.unwrap_or_default(), &mut violations)
+        };
+        let event_at = time("event_time", one.event_time);
+        let recorded_at = time("record_time", one.record_time);
+        let mut amount = |name: &str, amount: u64| violations.take(field(name), Units::new(amount));
+        let before = amount("amount_before", one.amount_before);
+        let after = amount("amount_after", one.amount_after);
+        let read = account
+            .zip(metric)
+            .zip(event_at.zip(recorded_at))
+            .zip(before.zip(after));
+        if let Some((((account, metric), (event_at, recorded_at)), (before, after))) = read {
+            let change = after.as_i64() - before.as_i64();
+            corrections.push(Corrected {
+                account,
+                metric,
+                event_at,
+                recorded_at,
+                change: if one.returned { -change } else { change },
+            });
+        }
+    }
+    violations.finish()?;
+    Ok(corrections)
 }
 
 /// Takes what billing pushes, where the push itself did not arrive.

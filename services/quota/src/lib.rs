@@ -103,6 +103,9 @@ pub async fn component(context: &Context) -> anyhow::Result<Component> {
     component.consumers.push(consumer::usage(&db, &wake, &service));
     component
         .consumers
+        .push(consumer::corrections(&db, &wake, &service));
+    component
+        .consumers
         .push(consumer::entitlements(&db, &wake, &service));
     component.consumers.push(consumer::zones(&db, &wake, &service));
     let (watching, expiring, looking, settling) =

@@ -25,7 +25,7 @@ pub use self::{
     thresholds::{Applied, Crossing, claim_standing, end_standing, insert_applied, insert_crossing},
     windows::{
         AccountWindow, Change, add_to_windows, change_windows, close_all_gates, close_gate, end_months,
-        find_windows, list_revisions, lock_windows, lock_written_windows, read_one_snapshot, revision_of,
-        share_gates,
+        find_windows, list_counted_from, list_revisions, lock_windows, lock_written_windows,
+        read_one_snapshot, revision_of, share_gates,
     },
 };

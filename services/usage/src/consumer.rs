@@ -1,16 +1,16 @@
-//! What usage does with events: it adds its own commits to the rollups.
+//! What usage does with events: it adds its own commits, and what corrects them, to the rollups.
 
 use std::collections::BTreeMap;
 
 use octroi_core::{Units, Violations};
 use octroi_kit::{bus::Queue, convert::from_proto_time, db::Db, inbox, inbox::Consumer, outbox::Wake};
-use octroi_proto::events::v1::UsageRecorded;
+use octroi_proto::events::v1::{UsageCorrected, UsageRecorded};
 use sqlx::PgConnection;
 
 use crate::{
     domain::{buckets::quarter_of, figures::Figures},
     error::Error,
-    store::{self, Bucket},
+    store::{self, Bucket, Shift},
 };
 
 /// Adds each commit of the ledger to the rollups, once.
@@ -28,10 +28,61 @@ pub fn rollup(db: &Db, wake: &Wake) -> Consumer {
             Box::pin(async move {
                 let increments = increments(&event)?;
                 store::add_to_rollups(connection, &increments).await?;
+                store::delete_pending(connection, event.ledger_transaction).await?;
                 Ok::<(), Error>(())
             })
         },
     )
+}
+
+/// Adds what corrections change to the rollups, once.
+pub fn rollup_corrections(db: &Db, wake: &Wake) -> Consumer {
+    let queue = Queue {
+        concurrency: 2,
+        ..Queue::new("usage.rollup_corrections", &["usage.corrected"])
+    };
+    inbox::consumer(
+        db,
+        queue,
+        wake,
+        |connection: &mut PgConnection, event: UsageCorrected| {
+            Box::pin(async move {
+                let shifts = shifts(&event)?;
+                store::correct_rollups(connection, &shifts).await?;
+                store::delete_pending(connection, event.ledger_transaction).await?;
+                // The trigger on the days has taken what was added for events that the rollups lacked.
+                let events: i64 = shifts.values().map(|shift| shift.events).sum();
+                let corrections = i64::try_from(event.corrections.len()).unwrap_or(i64::MAX);
+                store::count_lag(connection, events.saturating_sub(corrections)).await?;
+                Ok::<(), Error>(())
+            })
+        },
+    )
+}
+
+/// How corrections move the sums of their buckets.
+fn shifts(event: &UsageCorrected) -> Result<BTreeMap<Bucket, Shift>, Violations> {
+    let mut shifts: BTreeMap<Bucket, Shift> = BTreeMap::new();
+    let mut violations = Violations::default();
+    for (index, one) in event.corrections.iter().enumerate() {
+        let field = format!("corrections[{index}].event_time");
+        let time = one.event_time.unwrap_or_default();
+        let Some(event_at) = from_proto_time(&field, &time, &mut violations) else {
+            continue;
+        };
+        let bucket = Bucket {
+            account: one.account_id.clone(),
+            metric: one.metric.clone(),
+            start_at: quarter_of(event_at),
+        };
+        let shift = shifts.entry(bucket).or_default();
+        if !one.returned {
+            shift.amount += i128::from(one.amount_after) - i128::from(one.amount_before);
+        }
+        shift.events += i64::from(one.counted_after) - i64::from(one.counted_before);
+    }
+    violations.finish()?;
+    Ok(shifts)
 }
 
 /// What the commit's events come to by bucket, in one order, so that two commits never wait for each other in a
@@ -98,6 +149,7 @@ mod tests {
                 usage("b", 1, "2026-03-01T10:00:00Z"),
             ],
             ledger_transaction: 1,
+            record_time: None,
         };
         let increments: Vec<_> = increments(&event).expect("good times").into_values().collect();
         assert_eq!(increments.len(), 3);

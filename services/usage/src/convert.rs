@@ -1,5 +1,6 @@
 //! Between the contract's words and the domain's.
 
+mod corrections;
 mod events;
 mod results;
 mod slices;
@@ -12,8 +13,9 @@ use octroi_core::{AccountId, EventId, Metric, MetricSlug, Source, Units, Violati
 use octroi_kit::convert::{from_proto_metric, from_proto_time, to_proto_time};
 use octroi_proto::usage::v1 as proto;
 
-use self::slices::from_proto_charges;
+use self::{corrections::to_proto_standing, slices::from_proto_charges};
 pub use self::{
+    corrections::{from_proto_amend, from_proto_void, to_proto_correction_results, to_proto_event_view},
     events::{EVENTS_LIST, from_proto_events_query},
     results::{to_proto_batch_refusal, to_proto_batches_result, to_proto_result},
     slices::from_proto_seal,
@@ -284,6 +286,7 @@ pub fn to_proto_recorded_event(recorded: RecordedEvent) -> proto::RecordedEvent 
         }),
         record_time: Some(to_proto_time(recorded.recorded_at)),
         charged_amount: recorded.charged.get(),
+        standing: Some(to_proto_standing(recorded.standing)),
     }
 }
 

@@ -60,6 +60,25 @@ pub enum Error {
         /// Its source.
         source_name: String,
     },
+    /// The same correction id came before with another content.
+    #[error("the correction {correction_id} was made with another content")]
+    CorrectionIdReused {
+        /// The correction's id.
+        correction_id: String,
+    },
+    /// The event is not what was looked at.
+    #[error("the event {event_id} of source {source_name} was corrected since, and has revision {revision}")]
+    EventCorrectedSince {
+        /// The event's id.
+        event_id: String,
+        /// Its source.
+        source_name: String,
+        /// How often it was corrected.
+        revision: u32,
+    },
+    /// An event of a metric that counts events is to be of another amount.
+    #[error("an event of a metric that counts events has the amount 1")]
+    AmountNotOne,
     /// Another event of the same all-or-nothing batch stands in the way.
     #[error("another event of the batch stands in the way, so nothing of the batch was recorded")]
     BatchRefused,
@@ -131,13 +150,14 @@ impl ServiceError for Error {
             Self::MetricNotFound { .. } | Self::AccountNotFound { .. } | Self::UsageEventNotFound { .. } => {
                 ErrorKind::NotFound
             }
-            Self::EventTimeOutOfRange { .. } | Self::SumOutOfRange => ErrorKind::Invalid,
-            Self::EventIdReused { .. } => ErrorKind::AlreadyExists,
+            Self::EventTimeOutOfRange { .. } | Self::SumOutOfRange | Self::AmountNotOne => ErrorKind::Invalid,
+            Self::EventIdReused { .. } | Self::CorrectionIdReused { .. } => ErrorKind::AlreadyExists,
             Self::DecisionForbidden => ErrorKind::Forbidden,
             Self::Overloaded => ErrorKind::OverLimit,
-            Self::VersionStale { .. } | Self::BatchRefused | Self::SlicesRefused { .. } => {
-                ErrorKind::Conflict
-            }
+            Self::VersionStale { .. }
+            | Self::BatchRefused
+            | Self::SlicesRefused { .. }
+            | Self::EventCorrectedSince { .. } => ErrorKind::Conflict,
             Self::RequestDenied | Self::LevelBelowZero => ErrorKind::Precondition,
         }
     }
@@ -153,6 +173,9 @@ impl ServiceError for Error {
             Self::UsageEventNotFound { .. } => ErrorReason::UsageEventNotFound.name(),
             Self::EventTimeOutOfRange { .. } => ErrorReason::EventTimeOutOfRange.name(),
             Self::EventIdReused { .. } => ErrorReason::EventIdReused.name(),
+            Self::CorrectionIdReused { .. } => ErrorReason::CorrectionIdReused.name(),
+            Self::EventCorrectedSince { .. } => ErrorReason::EventCorrectedSince.name(),
+            Self::AmountNotOne => ErrorReason::FieldInvalid.name(),
             Self::BatchRefused => ErrorReason::BatchRefused.name(),
             Self::SlicesRefused { .. } => ErrorReason::SliceRefused.name(),
             Self::RequestDenied => ErrorReason::RequestDenied.name(),
@@ -182,10 +205,21 @@ impl ServiceError for Error {
             } => {
                 vec![("event_id", event_id.clone()), ("source", source_name.clone())]
             }
+            Self::CorrectionIdReused { correction_id } => vec![("correction_id", correction_id.clone())],
+            Self::EventCorrectedSince {
+                event_id,
+                source_name,
+                revision,
+            } => vec![
+                ("event_id", event_id.clone()),
+                ("source", source_name.clone()),
+                ("revision", revision.to_string()),
+            ],
             Self::VersionStale { given, current } => {
                 vec![("given", given.to_string()), ("current", current.to_string())]
             }
             Self::EventTimeOutOfRange { .. }
+            | Self::AmountNotOne
             | Self::BatchRefused
             | Self::SlicesRefused { .. }
             | Self::RequestDenied
@@ -211,6 +245,7 @@ impl ServiceError for Error {
             Self::EventTimeOutOfRange { field } => {
                 vec![FieldViolation::new(field, EVENT_TIME_RULE)]
             }
+            Self::AmountNotOne => vec![FieldViolation::new("amount", "must be 1")],
             Self::LevelBelowZero => {
                 vec![FieldViolation::new(
                     "amount",

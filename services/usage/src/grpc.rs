@@ -6,6 +6,7 @@ use futures::{FutureExt as _, Stream, StreamExt as _, future};
 use octroi_core::{Units, Violations};
 use octroi_kit::{
     auth::{self, Caller, Principal, Role},
+    convert::to_proto_time,
     grpc,
     page::PageTokens,
     status::to_status,
@@ -17,7 +18,7 @@ use crate::{
     convert,
     domain::event::{Event, Origin},
     error::Error,
-    service::{Batch, Service},
+    service::{Batch, EventView, Service},
 };
 
 /// The most events of a batch.
@@ -245,13 +246,56 @@ impl UsageService for Handler {
         let identity = convert::from_proto_identity(request.get_ref(), &caller.name).map_err(refused)?;
         let content_hash =
             convert::from_proto_content_hash(&request.get_ref().content_hash).map_err(refused)?;
-        let found = self.service.get_usage_event(identity).await;
-        let (event, payload_hash) = found.map_err(refused)?;
-        let same_content =
-            content_hash.is_some_and(|content_hash| event.has_content(payload_hash, &content_hash));
-        Ok(Response::new(proto::GetUsageEventResponse {
-            event: Some(convert::to_proto_recorded_event(event)),
-            same_content,
+        // Quota asks on its way to a decision, and for nothing but the event.
+        let view = if caller.role == Role::Quota {
+            EventView {
+                found: self.service.get_usage_event(identity).await.map_err(refused)?,
+                windows: Vec::new(),
+                in_rollups: false,
+            }
+        } else {
+            self.service.view_usage_event(identity).await.map_err(refused)?
+        };
+        let found = &view.found;
+        let same_content = content_hash
+            .is_some_and(|content_hash| found.recorded.has_content(found.payload_hash, &content_hash));
+        Ok(Response::new(convert::to_proto_event_view(view, same_content)))
+    }
+
+    async fn amend_usage(
+        &self,
+        request: Request<proto::AmendUsageRequest>,
+    ) -> Result<Response<proto::AmendUsageResponse>, Status> {
+        let caller = auth::caller(&request)?;
+        auth::check_principal(&request, &request.get_ref().account_id)?;
+        let call = convert::from_proto_amend(request.get_ref(), &caller.name).map_err(refused)?;
+        let preview = call.preview;
+        let results = self.service.correct_usage(call).await.map_err(refused)?;
+        let results = convert::to_proto_correction_results(results, "amendments", preview);
+        Ok(Response::new(proto::AmendUsageResponse { results }))
+    }
+
+    async fn void_usage(
+        &self,
+        request: Request<proto::VoidUsageRequest>,
+    ) -> Result<Response<proto::VoidUsageResponse>, Status> {
+        let caller = auth::caller(&request)?;
+        auth::check_principal(&request, &request.get_ref().account_id)?;
+        let call = convert::from_proto_void(request.get_ref(), &caller.name).map_err(refused)?;
+        let preview = call.preview;
+        let results = self.service.correct_usage(call).await.map_err(refused)?;
+        let results = convert::to_proto_correction_results(results, "voidings", preview);
+        Ok(Response::new(proto::VoidUsageResponse { results }))
+    }
+
+    async fn get_watermark(
+        &self,
+        _request: Request<proto::GetWatermarkRequest>,
+    ) -> Result<Response<proto::GetWatermarkResponse>, Status> {
+        let watermark = self.service.get_watermark().await.map_err(refused)?;
+        Ok(Response::new(proto::GetWatermarkResponse {
+            watermark_time: Some(to_proto_time(watermark.at)),
+            rollup_lag_events: watermark.lag_events,
         }))
     }
 

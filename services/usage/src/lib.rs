@@ -50,6 +50,7 @@ pub async fn component(context: &Context) -> anyhow::Result<Component> {
 
     let mut component = Component::new(NAME).with_schema(context, &db, &MIGRATOR, &wake);
     component.consumers.push(consumer::rollup(&db, &wake));
+    component.consumers.push(consumer::rollup_corrections(&db, &wake));
     component
         .tasks
         .push(Task::new("slices", move |stop| prune.prune_slices(stop)));

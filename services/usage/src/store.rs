@@ -2,11 +2,14 @@
 
 mod catalog;
 mod copy;
+mod corrections;
 mod distinct;
 mod keys;
 mod ledger;
 mod ledger_sums;
 mod months;
+mod pending;
+mod recount;
 mod rollups;
 mod spends;
 mod totals;
@@ -16,10 +19,13 @@ use octroi_kit::db::corrupt;
 
 pub use self::{
     catalog::{Counting, get_salt, list_metrics, update_catalog},
+    corrections::{append_corrections, find_corrections, insert_correction_keys, lock_events},
     keys::{KEY_PARTS, count_key_blocks, delete_keys, delete_keys_in, insert_keys, list_known},
-    ledger::{append_events, count_lag, current_transaction, find_event, list_events},
+    ledger::{FoundEvent, append_events, count_lag, current_transaction, find_event, list_events},
     ledger_sums::{GroupKey, sum_ledger_windows},
     months::{drop_month, get_floor, list_months, make_months, raise_floor},
+    pending::{delete_added, delete_pending, find_oldest, insert_pending},
+    recount::{Shift, correct_rollups},
     rollups::{Bucket, Counted, add_to_rollups, count_rollup_lag, sum_windows},
     spends::{ToSeal, charge_sums, correct_spends, delete_ended_slices, seal_slices},
     totals::sum_ledger,

@@ -4,6 +4,7 @@
 pub mod calendar;
 pub mod carve;
 pub mod check;
+pub mod correction;
 pub mod decision;
 pub mod explained;
 pub mod hold;

@@ -96,26 +96,26 @@ pub struct Followed {
     /// Holds that were committed.
     committed: BTreeSet<Uuid>,
     now: Timestamp,
+    /// From when on windows count what is recorded that are written down for this.
+    counted_from: Timestamp,
 }
 
 impl Service {
-    /// Sums a commit of the ledger by window. Accounts that are gone and metrics without limits have none.
+    /// Sums a commit of the ledger by window; programs of the version before do not say when it was recorded. Accounts that are gone and metrics without limits have none.
     ///
     /// # Errors
     /// [`Error`] where it cannot be known which limits hold.
-    pub async fn read_windows(&self, uses: Vec<Used>) -> Result<Followed, Error> {
-        let accounts: BTreeSet<&AccountId> = uses.iter().map(|used| &used.account).collect();
-        let known: BTreeMap<AccountId, Option<Arc<AccountLimits>>> =
-            stream::iter(accounts.into_iter().cloned())
-                .map(async |account| {
-                    let limits = self.limits_of(&account).await?;
-                    Ok::<_, Error>((account, limits))
-                })
-                .buffer_unordered(ACCOUNTS_AT_ONCE)
-                .try_collect()
-                .await?;
+    pub async fn read_windows(
+        &self,
+        uses: Vec<Used>,
+        recorded_at: Option<Timestamp>,
+    ) -> Result<Followed, Error> {
+        let accounts: BTreeSet<AccountId> = uses.iter().map(|used| used.account.clone()).collect();
+        let known = self.limits_of_all(&accounts).await?;
+        let now = self.db.clock().now();
         let mut followed = Followed {
-            now: self.db.clock().now(),
+            now,
+            counted_from: recorded_at.unwrap_or(now),
             ..Followed::default()
         };
         let catalog = self.holdings.catalog().await?;
@@ -171,6 +171,21 @@ impl Service {
         Ok(())
     }
 
+    /// The limits of accounts; of those that are gone, none.
+    pub(super) async fn limits_of_all(
+        &self,
+        accounts: &BTreeSet<AccountId>,
+    ) -> Result<BTreeMap<AccountId, Option<Arc<AccountLimits>>>, Error> {
+        stream::iter(accounts.iter().cloned())
+            .map(async |account| {
+                let limits = self.limits_of(&account).await?;
+                Ok::<_, Error>((account, limits))
+            })
+            .buffer_unordered(ACCOUNTS_AT_ONCE)
+            .try_collect()
+            .await
+    }
+
     pub(super) async fn limits_of(&self, account: &AccountId) -> Result<Option<Arc<AccountLimits>>, Error> {
         match self.holdings.of(account).await {
             Ok(limits) => Ok(Some(limits)),
@@ -206,7 +221,7 @@ pub(crate) async fn follow_ledger(connection: &mut PgConnection, followed: &Foll
             sum.returned += change.returned;
         }
     }
-    let after = store::add_to_windows(connection, &changes).await?;
+    let after = store::add_to_windows(connection, &changes, followed.counted_from).await?;
     for (window, limit) in &followed.limits {
         let after = after.get(window).copied().unwrap_or_default();
         let change = changes.get(window).copied().unwrap_or_default();
@@ -228,6 +243,22 @@ pub struct FollowUp {
 }
 
 impl Followed {
+    /// What is added to windows, without the events that it is of.
+    pub(super) fn of_changes(
+        changes: BTreeMap<AccountWindow, Change>,
+        mut limits: BTreeMap<AccountWindow, Arc<EffectiveLimit>>,
+        now: Timestamp,
+    ) -> Self {
+        limits.retain(|window, _| changes.contains_key(window));
+        Self {
+            changes,
+            limits,
+            now,
+            counted_from: now,
+            ..Self::default()
+        }
+    }
+
     /// What is to be done after it, given the windows as they are now.
     ///
     /// # Errors

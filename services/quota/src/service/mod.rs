@@ -8,6 +8,7 @@ mod commit_hold;
 mod current_usage;
 mod degraded;
 mod explain_decision;
+pub(crate) mod follow_corrections;
 pub(crate) mod follow_ledger;
 mod hold_rows;
 mod holdings;

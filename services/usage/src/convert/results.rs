@@ -9,7 +9,7 @@ use super::{slices::slice_bytes, to_proto_recorded};
 use crate::{error::Error, service::Recorded};
 
 /// A refusal of one of many.
-fn to_proto_item_error(error: &Error) -> proto::ItemError {
+pub(super) fn to_proto_item_error(error: &Error) -> proto::ItemError {
     let violations = error.violations().into_iter();
     proto::ItemError {
         code: error.kind().grpc_code(),

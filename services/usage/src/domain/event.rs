@@ -8,7 +8,7 @@ use octroi_core::{
 };
 use sha2::{Digest as _, Sha256};
 
-use super::events::Place;
+use super::{correction::Standing, events::Place};
 
 /// How an event came into the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -88,10 +88,10 @@ impl Identity {
 
 /// A hash of parts, each preceded by its length, so that no two lists of parts look alike.
 #[derive(Default)]
-struct Parts(Sha256);
+pub(super) struct Parts(Sha256);
 
 impl Parts {
-    fn part(&mut self, bytes: &[u8]) {
+    pub(super) fn part(&mut self, bytes: &[u8]) {
         // No part is longer than 64 bits can say.
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         self.0.update(length.to_be_bytes());
@@ -99,7 +99,7 @@ impl Parts {
     }
 
     /// The first 16 bytes.
-    fn finish(self) -> [u8; 16] {
+    pub(super) fn finish(self) -> [u8; 16] {
         let hash: [u8; 32] = self.0.finalize().into();
         hash.first_chunk().copied().unwrap_or_default()
     }
@@ -182,6 +182,8 @@ pub struct RecordedEvent {
     pub charged: Units,
     /// Its place among the events of its account.
     pub place: Place,
+    /// What it comes to, with all corrections.
+    pub standing: Standing,
 }
 
 impl RecordedEvent {
@@ -370,6 +372,7 @@ mod tests {
                 recorded_at: Timestamp::UNIX_EPOCH,
                 charged: Units::ZERO,
                 place: Place::END,
+                standing: Standing::recorded(Units::ONE),
             };
             let with_one = asked.payload_hash(Some(&one));
             assert!(recorded.has_content(with_one, &one));

@@ -27,6 +27,12 @@ impl Month {
         start.as_ref().map_or(Timestamp::MIN, Zoned::timestamp)
     }
 
+    /// The first instant after it.
+    #[must_use]
+    pub fn end_at(self) -> Timestamp {
+        self.plus(1).start_at()
+    }
+
     /// The month `months` later, or earlier; it stays within what can be written as an instant.
     #[must_use]
     pub fn plus(self, months: i64) -> Self {

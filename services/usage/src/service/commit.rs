@@ -8,6 +8,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc};
 use futures::{FutureExt as _, future::BoxFuture};
 use jiff::Timestamp;
 use octroi_kit::{
+    convert::to_proto_time,
     db::{DatabaseError, Db, Scope, expect_rows},
     gather::{HeadStart, Lead},
     outbox::{self, Wake},
@@ -196,8 +197,11 @@ fn answer(callers: Vec<Caller>, committed: Result<Outcomes, DatabaseError>) {
 /// tells, with every key locked, which are not. What then turns out not to stand, because the rest of its
 /// all-or-nothing call does not, is taken back in the same transaction. The ledger gets only what stands.
 async fn write(db: &Db, calls: Vec<Call>, now: Timestamp) -> Result<Outcomes, DatabaseError> {
+    let clock = db.clock().clone();
     db.transaction(Scope::AllAccounts, move |connection| {
         Box::pin(async move {
+            // No earlier than the transaction began, which is what the watermark goes by.
+            let now = clock.now().max(now);
             let candidates = candidates(&calls);
             let inserted = store::insert_keys(connection, &candidates, now).await?;
             let (written, others): (Vec<&Accepted>, Vec<&Accepted>) = candidates
@@ -225,12 +229,15 @@ async fn write(db: &Db, calls: Vec<Call>, now: Timestamp) -> Result<Outcomes, Da
             let used: Vec<&Accepted> = used.filter(|one| one.event.origin != Origin::Denial).collect();
             if !used.is_empty() {
                 store::append_events(connection, &used, now).await?;
+                let transaction = store::current_transaction(connection).await?;
                 let recorded = UsageRecorded {
                     events: used.iter().map(|one| recorded_usage(one)).collect(),
-                    ledger_transaction: store::current_transaction(connection).await?,
+                    ledger_transaction: transaction,
+                    record_time: Some(to_proto_time(now)),
                 };
-                outbox::enqueue(connection, &recorded, now).await?;
-                store::count_lag(connection, used.len() as u64).await?;
+                let message_id = outbox::enqueue(connection, &recorded, now).await?;
+                store::insert_pending(connection, transaction, message_id, now).await?;
+                store::count_lag(connection, i64::try_from(used.len()).unwrap_or(i64::MAX)).await?;
             }
             Ok(settlement.outcomes)
         })
@@ -250,7 +257,7 @@ fn recorded_usage(accepted: &Accepted) -> RecordedUsage {
         account_id: event.identity.account.to_string(),
         metric: event.metric.to_string(),
         amount: event.amount.get(),
-        event_time: Some(octroi_kit::convert::to_proto_time(accepted.event_at)),
+        event_time: Some(to_proto_time(accepted.event_at)),
         decided: event.origin == Origin::Decision,
         backfill: event.backfill,
         charged_amount: accepted.charged_amount().get(),

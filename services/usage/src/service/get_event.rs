@@ -1,20 +1,32 @@
-//! `GetUsageEvent`: one event of the ledger.
+//! `GetUsageEvent`: one event of the ledger, with what became of it.
 
-use octroi_kit::db::Scope;
+use octroi_core::{Anchor, Period, Window, period::window_containing};
+use octroi_kit::{db::Scope, directory::DirectoryError};
 
 use super::Service;
 use crate::{
-    domain::event::{Identity, PayloadHash, RecordedEvent},
+    domain::event::Identity,
     error::Error,
-    store,
+    store::{self, FoundEvent},
 };
 
+/// An event, and where it counts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EventView {
+    /// The event with its corrections.
+    pub found: FoundEvent,
+    /// The hour, the day and the month of the account's zone that it counts in; none where the account is closed.
+    pub windows: Vec<(Period, Window)>,
+    /// Whether the rollups have it and all its corrections.
+    pub in_rollups: bool,
+}
+
 impl Service {
-    /// The event of this identity, and the hash of its content.
+    /// The event of this identity as the ledger has it, with its corrections.
     ///
     /// # Errors
     /// [`Error::UsageEventNotFound`] where the ledger has none.
-    pub async fn get_usage_event(&self, identity: Identity) -> Result<(RecordedEvent, PayloadHash), Error> {
+    pub async fn get_usage_event(&self, identity: Identity) -> Result<FoundEvent, Error> {
         self.db
             .transaction(Scope::Account(identity.account.clone()), move |connection| {
                 Box::pin(async move {
@@ -26,5 +38,33 @@ impl Service {
                 })
             })
             .await
+    }
+
+    /// The same, and where it counts.
+    ///
+    /// # Errors
+    /// [`Error::UsageEventNotFound`] where the ledger has none.
+    pub async fn view_usage_event(&self, identity: Identity) -> Result<EventView, Error> {
+        let account = identity.account.clone();
+        let found = self.get_usage_event(identity).await?;
+        let at = found.recorded.place.event_at;
+        let windows = match self.directory.get(&account).await {
+            Ok(account) => [Period::Hour, Period::Day, Period::Month]
+                .map(|period| {
+                    let window = window_containing(period, at, &account.zone, Anchor::FIRST_OF_MONTH);
+                    (period, window)
+                })
+                .to_vec(),
+            Err(DirectoryError::Closed(_) | DirectoryError::NotFound(_)) => Vec::new(),
+            Err(error @ DirectoryError::Upstream(_)) => return Err(error.into()),
+        };
+        let newest = found.corrections.last().map(|newest| newest.corrected_at);
+        let written_at = newest.unwrap_or(found.recorded.recorded_at);
+        let in_rollups = written_at < self.get_watermark().await?.at;
+        Ok(EventView {
+            found,
+            windows,
+            in_rollups,
+        })
     }
 }

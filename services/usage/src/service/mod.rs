@@ -3,6 +3,7 @@
 mod apply_catalog;
 mod catalog;
 mod commit;
+mod correct;
 mod get_event;
 mod ledger_totals;
 mod list_events;
@@ -10,6 +11,7 @@ mod months;
 mod seal_slices;
 mod stats;
 mod track;
+mod watermark;
 
 use std::sync::Arc;
 
@@ -17,6 +19,8 @@ use octroi_kit::{db::Db, directory::Directory, outbox::Wake};
 
 use self::{catalog::Catalog, commit::Committer, months::Months};
 pub use self::{
+    correct::{Corrections, Made},
+    get_event::EventView,
     ledger_totals::LedgerTotals,
     stats::{StatsQuery, UsageStats},
     track::{Batch, Recorded},
@@ -31,6 +35,7 @@ pub struct Service {
     catalog: Arc<Catalog>,
     months: Arc<Months>,
     committer: Committer,
+    wake: Wake,
 }
 
 impl Service {
@@ -42,6 +47,7 @@ impl Service {
             catalog: Arc::new(Catalog::new(db.clone())),
             months: Arc::new(Months::new(db.clone(), ledger.months_kept)),
             committer: Committer::start(db, wake, ledger),
+            wake: wake.clone(),
         }
     }
 }

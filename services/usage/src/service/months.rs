@@ -126,17 +126,14 @@ impl Months {
         let months = self
             .transaction(|connection| Box::pin(store::list_months(connection)))
             .await?;
-        let gone: Vec<String> = (months.into_iter())
-            .filter(|(month, _)| *month < floor)
-            .map(|(_, table)| table)
-            .collect();
-        if gone.is_empty() {
+        let gone = || months.iter().filter(|(month, _)| *month < floor).cloned();
+        if gone().next().is_none() {
             return Ok(());
         }
-        for table in gone {
+        for (month, table) in gone() {
             tracing::info!(table, before = %floor.start_at(), "a month of the ledger is dropped");
             self.transaction(move |connection| {
-                Box::pin(async move { store::drop_month(connection, &table).await })
+                Box::pin(async move { store::drop_month(connection, month, &table).await })
             })
             .await?;
         }

@@ -75,34 +75,80 @@ pub(super) async fn add(
             changed.insert(bucket, values.to_bytes());
         }
     }
+    write(connection, width, &changed).await
+}
+
+/// Puts other distinct values in the place of those that buckets have, whose rows of sums the transaction holds.
+pub(super) async fn replace(
+    connection: &mut PgConnection,
+    width: Width,
+    values: &BTreeMap<Bucket, Distinct>,
+) -> Result<(), DatabaseError> {
+    let hashes: BTreeMap<&Bucket, Vec<u8>> = (values.iter())
+        .map(|(bucket, values)| (bucket, values.to_bytes()))
+        .collect();
+    write(connection, width, &hashes).await
+}
+
+async fn write(
+    connection: &mut PgConnection,
+    width: Width,
+    hashes: &BTreeMap<&Bucket, Vec<u8>>,
+) -> Result<(), DatabaseError> {
+    if hashes.is_empty() {
+        return Ok(());
+    }
+    let buckets = || hashes.keys();
     sqlx::query(
         "INSERT INTO rollup_distinct (account_id, metric, bucket_at, hashes, width)
          SELECT *, $5 FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::bytea[])
          ON CONFLICT (account_id, metric, width, bucket_at) DO UPDATE SET hashes = excluded.hashes",
     )
     .bind(
-        changed
-            .keys()
+        buckets()
             .map(|bucket| bucket.account.as_str())
             .collect::<Vec<_>>(),
     )
+    .bind(buckets().map(|bucket| bucket.metric.as_str()).collect::<Vec<_>>())
     .bind(
-        changed
-            .keys()
-            .map(|bucket| bucket.metric.as_str())
-            .collect::<Vec<_>>(),
-    )
-    .bind(
-        changed
-            .keys()
+        buckets()
             .map(|bucket| to_sql(bucket.start_at))
             .collect::<Vec<_>>(),
     )
-    .bind(changed.values().map(Vec::as_slice).collect::<Vec<_>>())
+    .bind(hashes.values().map(Vec::as_slice).collect::<Vec<_>>())
     .bind(width.as_str())
     .execute(connection)
     .await?;
     Ok(())
+}
+
+/// The distinct values of days, out of those of their quarters of an hour.
+pub(super) async fn of_days<'b>(
+    connection: &mut PgConnection,
+    days: impl Iterator<Item = &'b Bucket> + Clone,
+) -> Result<BTreeMap<Bucket, Distinct>, DatabaseError> {
+    let mut found: BTreeMap<Bucket, Distinct> = BTreeMap::new();
+    let mut rows = sqlx::query_as::<_, (String, String, OffsetDateTime, Vec<u8>)>(
+        "SELECT k.account_id, k.metric, k.start_at, r.hashes
+         FROM unnest($1::text[], $2::text[], $3::timestamptz[]) AS k (account_id, metric, start_at)
+         CROSS JOIN LATERAL (SELECT hashes FROM rollup_distinct AS r
+                             WHERE r.account_id = k.account_id AND r.metric = k.metric AND r.width = 'quarter'
+                               AND r.bucket_at >= k.start_at AND r.bucket_at < k.start_at + interval '1 day' OFFSET 0) AS r",
+    )
+    .bind(days.clone().map(|day| day.account.as_str()).collect::<Vec<_>>())
+    .bind(days.clone().map(|day| day.metric.as_str()).collect::<Vec<_>>())
+    .bind(days.map(|day| to_sql(day.start_at)).collect::<Vec<_>>())
+    .fetch(connection);
+    while let Some((account, metric, start_at, hashes)) = rows.try_next().await? {
+        let bucket = Bucket {
+            account,
+            metric,
+            start_at: from_sql(start_at),
+        };
+        let values = found.entry(bucket).or_default();
+        values.add(&Distinct::from_bytes(&hashes));
+    }
+    Ok(found)
 }
 
 /// The distinct values of windows, by metric and place. They are put together as they come: a bucket has up to 32 KiB.

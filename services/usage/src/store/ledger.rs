@@ -8,9 +8,10 @@ use octroi_kit::db::{DatabaseError, corrupt, expect_rows, from_sql, to_sql};
 use sqlx::{PgConnection, types::Json};
 use time::OffsetDateTime;
 
-use super::{copy::Rows, keys::find_key};
+use super::{copy::Rows, corrections::list_corrections, keys::find_key};
 use crate::{
     domain::{
+        correction::{Corrected, Standing},
         event::{Accepted, Event, Identity, Origin, PayloadHash, RecordedEvent},
         events::{EventsQuery, Place},
     },
@@ -49,13 +50,14 @@ pub async fn append_events(
     expect_rows(u64::try_from(events.len()).unwrap_or(u64::MAX), written)
 }
 
-/// Counts events that the rollups do not have yet; whoever adds to them counts them down, by a trigger.
+/// Counts events and corrections that the rollups do not have yet, up or down. What is added to the rollups as events is counted
+/// down by a trigger.
 ///
 /// One row would make all commits wait for each other: the figure is the sum of many rows, and each session has one of
 /// its own. A transaction changes it last, so that nobody who holds a row waits for somebody who wants it.
-pub async fn count_lag(connection: &mut PgConnection, events: u64) -> Result<(), DatabaseError> {
+pub async fn count_lag(connection: &mut PgConnection, change: i64) -> Result<(), DatabaseError> {
     sqlx::query("UPDATE rollup_lag SET events = events + $1 WHERE slot = pg_backend_pid() % 256")
-        .bind(i64::try_from(events).map_err(corrupt("number of events"))?)
+        .bind(change)
         .execute(connection)
         .await?;
     Ok(())
@@ -113,17 +115,55 @@ pub async fn list_events(
     .bind(query.source.as_ref().map(Source::as_str))
     .bind((!query.properties.is_empty()).then_some(Json(&query.properties)))
     .bind(limit)
-    .fetch_all(connection)
+    .fetch_all(&mut *connection)
     .await
     .map_err(DatabaseError::from)?;
-    rows.into_iter().map(|row| Ok(recorded_event(row)?)).collect()
+    let events: Result<Vec<RecordedEvent>, DatabaseError> = rows.into_iter().map(recorded_event).collect();
+    let mut events = events?;
+    add_standings(connection, &query.account, &mut events).await?;
+    Ok(events)
 }
 
-/// The event of an identity, and the hash of its content.
+/// Reads what events come to with their corrections.
+async fn add_standings(
+    connection: &mut PgConnection,
+    account: &AccountId,
+    events: &mut [RecordedEvent],
+) -> Result<(), DatabaseError> {
+    let named: Vec<(&MetricSlug, Place)> = (events.iter())
+        .map(|one| (&one.event.metric, one.place))
+        .collect();
+    let mut newest = list_corrections(connection, account, &named, 1).await?;
+    for one in events {
+        let corrected = newest
+            .remove(&one.place.sequence)
+            .and_then(|mut newest| newest.pop());
+        if let Some(corrected) = corrected {
+            one.standing = corrected.after;
+        }
+    }
+    Ok(())
+}
+
+/// One event of the ledger.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FoundEvent {
+    /// The event.
+    pub recorded: RecordedEvent,
+    /// The hash of its content.
+    pub payload_hash: PayloadHash,
+    /// Its corrections, the oldest first.
+    pub corrections: Vec<Corrected>,
+}
+
+/// The most corrections of one event that are read.
+const HISTORY_MAX: i64 = 1_000;
+
+/// The event of an identity.
 pub async fn find_event(
     connection: &mut PgConnection,
     identity: &Identity,
-) -> Result<Option<(RecordedEvent, PayloadHash)>, DatabaseError> {
+) -> Result<Option<FoundEvent>, DatabaseError> {
     let Some((event_at, payload_hash)) = find_key(connection, identity).await? else {
         return Ok(None);
     };
@@ -138,11 +178,24 @@ pub async fn find_event(
     .bind(identity.source.as_str())
     .bind(identity.event_id.as_str())
     .bind(event_at)
-    .fetch_optional(connection)
+    .fetch_optional(&mut *connection)
     .await?;
     // A key outlives the month of its event, for a while.
-    row.map(|row| Ok((recorded_event(row)?, payload_hash)))
-        .transpose()
+    let Some(mut recorded) = row.map(recorded_event).transpose()? else {
+        return Ok(None);
+    };
+    let named = [(&recorded.event.metric, recorded.place)];
+    let mut corrections = list_corrections(connection, &identity.account, &named, HISTORY_MAX).await?;
+    let mut corrections = corrections.remove(&recorded.place.sequence).unwrap_or_default();
+    corrections.reverse();
+    if let Some(newest) = corrections.last() {
+        recorded.standing = newest.after;
+    }
+    Ok(Some(FoundEvent {
+        recorded,
+        payload_hash,
+        corrections,
+    }))
 }
 
 fn recorded_event(row: EventRow) -> Result<RecordedEvent, DatabaseError> {
@@ -176,6 +229,7 @@ fn recorded_event(row: EventRow) -> Result<RecordedEvent, DatabaseError> {
         charges: Vec::new(),
     };
     Ok(RecordedEvent {
+        standing: Standing::recorded(event.amount),
         event,
         recorded_at: from_sql(recorded_at),
         charged: Units::try_from(charged).map_err(corrupt("charge"))?,

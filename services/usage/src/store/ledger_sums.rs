@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use octroi_core::{MetricSlug, PropertyKey, Window};
 use octroi_kit::db::{DatabaseError, to_sql};
-use sqlx::{FromRow as _, PgConnection, Row as _, postgres::PgRow};
+use sqlx::{AssertSqlSafe, FromRow as _, PgConnection, Row as _, postgres::PgRow};
 use time::OffsetDateTime;
 
 use super::rollups::{Counted, WindowRow, window_figures, window_key};
@@ -30,31 +30,33 @@ pub async fn sum_ledger_windows(
         return Ok(sums);
     }
     let windows = Windows::of(windows);
-    let rows = sqlx::query(
+    let events = relation(connection, counted, &windows).await?;
+    let statement = format!(
         "SELECT e.metric, b.place, coalesce(sum(e.amount) FILTER (WHERE taken), 0), count(*),
                 max(e.amount) FILTER (WHERE taken), max(e.event_at) FILTER (WHERE taken),
                 (array_agg(e.amount ORDER BY e.event_at DESC, e.amount DESC) FILTER (WHERE taken))[1], e.group_value
          FROM unnest($3::bigint[], $4::timestamptz[], $5::timestamptz[]) AS b (place, start_at, end_at)
          CROSS JOIN LATERAL (SELECT metric, amount, event_at, origin <> 'return' AS taken, properties ->> $6 AS group_value
-                             FROM ledger AS e
+                             FROM {events} AS e
                              WHERE e.account_id = $1 AND e.metric = ANY($2) AND e.event_at >= b.start_at
                                AND e.event_at < b.end_at OFFSET 0) AS e
-         GROUP BY e.metric, b.place, e.group_value",
-    )
-    .bind(counted.account.as_str())
-    .bind(counted.metrics.iter().map(MetricSlug::as_str).collect::<Vec<_>>())
-    .bind(&windows.places)
-    .bind(&windows.starts)
-    .bind(&windows.ends)
-    .bind(group_by.map(PropertyKey::as_str))
-    .fetch_all(&mut *connection)
-    .await?;
+         GROUP BY e.metric, b.place, e.group_value"
+    );
+    let rows = sqlx::query(AssertSqlSafe(statement))
+        .bind(counted.account.as_str())
+        .bind(metrics(counted))
+        .bind(&windows.places)
+        .bind(&windows.starts)
+        .bind(&windows.ends)
+        .bind(group_by.map(PropertyKey::as_str))
+        .fetch_all(&mut *connection)
+        .await?;
     for row in rows {
         let (key, figures) = group_figures(&row)?;
         sums.insert(key, figures);
     }
     if !counted.unique.is_empty() {
-        for (key, values) in list_values(connection, counted, &windows, group_by).await? {
+        for (key, values) in list_values(connection, counted, &windows, (events, group_by)).await? {
             let figures: &mut Figures = sums.entry(key).or_default();
             figures.distinct.add(&values);
         }
@@ -81,6 +83,34 @@ impl Windows {
     }
 }
 
+/// What has the events of windows as they come to: the ledger itself where none of them was corrected, which is nearly always
+/// and spares a look at the corrections for each.
+async fn relation(
+    connection: &mut PgConnection,
+    counted: &Counted,
+    windows: &Windows,
+) -> Result<&'static str, DatabaseError> {
+    let is_corrected: bool = sqlx::query_scalar(
+        "SELECT EXISTS (
+             SELECT 1 FROM unnest($3::timestamptz[], $4::timestamptz[]) AS b (start_at, end_at)
+             CROSS JOIN unnest($2::text[]) AS m (metric)
+             CROSS JOIN LATERAL (SELECT 1 FROM correction AS c
+                                 WHERE c.account_id = $1 AND c.metric = m.metric AND c.event_at >= b.start_at
+                                   AND c.event_at < b.end_at LIMIT 1) AS c)",
+    )
+    .bind(counted.account.as_str())
+    .bind(metrics(counted))
+    .bind(&windows.starts)
+    .bind(&windows.ends)
+    .fetch_one(connection)
+    .await?;
+    Ok(if is_corrected { "effective_event" } else { "ledger" })
+}
+
+fn metrics(counted: &Counted) -> Vec<&str> {
+    counted.metrics.iter().map(MetricSlug::as_str).collect()
+}
+
 fn group_figures(row: &PgRow) -> Result<(GroupKey, Figures), DatabaseError> {
     let group: Option<String> = row.try_get("group_value")?;
     let ((metric, place), figures) = window_figures(WindowRow::from_row(row)?)?;
@@ -92,27 +122,31 @@ async fn list_values(
     connection: &mut PgConnection,
     counted: &Counted,
     windows: &Windows,
-    group_by: Option<&PropertyKey>,
+    (events, group_by): (&'static str, Option<&PropertyKey>),
 ) -> Result<Vec<(GroupKey, Distinct)>, DatabaseError> {
-    let rows: Vec<(String, i64, Option<String>, Vec<String>)> = sqlx::query_as(
+    let statement = format!(
         "SELECT m.metric, b.place, e.group_value, array_agg(DISTINCT e.value)
          FROM unnest($3::bigint[], $4::timestamptz[], $5::timestamptz[]) AS b (place, start_at, end_at)
          CROSS JOIN unnest($2::text[], $6::text[]) AS m (metric, property)
-         CROSS JOIN LATERAL (SELECT properties ->> m.property AS value, properties ->> $7 AS group_value FROM ledger AS e
+         CROSS JOIN LATERAL (SELECT properties ->> m.property AS value, properties ->> $7 AS group_value FROM {events} AS e
                              WHERE e.account_id = $1 AND e.metric = m.metric AND e.event_at >= b.start_at
                                AND e.event_at < b.end_at OFFSET 0) AS e
          WHERE e.value IS NOT NULL
-         GROUP BY m.metric, b.place, e.group_value",
-    )
-    .bind(counted.account.as_str())
-    .bind(counted.unique.iter().map(|(metric, _)| metric.as_str()).collect::<Vec<_>>())
-    .bind(&windows.places)
-    .bind(&windows.starts)
-    .bind(&windows.ends)
-    .bind(counted.unique.iter().map(|(_, property)| property.as_str()).collect::<Vec<_>>())
-    .bind(group_by.map(PropertyKey::as_str))
-    .fetch_all(connection)
-    .await?;
+         GROUP BY m.metric, b.place, e.group_value"
+    );
+    let (unique, properties): (Vec<&str>, Vec<&str>) = (counted.unique.iter())
+        .map(|(metric, property)| (metric.as_str(), property.as_str()))
+        .unzip();
+    let rows: Vec<(String, i64, Option<String>, Vec<String>)> = sqlx::query_as(AssertSqlSafe(statement))
+        .bind(counted.account.as_str())
+        .bind(unique)
+        .bind(&windows.places)
+        .bind(&windows.starts)
+        .bind(&windows.ends)
+        .bind(properties)
+        .bind(group_by.map(PropertyKey::as_str))
+        .fetch_all(connection)
+        .await?;
     let values = rows.into_iter().map(|(metric, place, group, values)| {
         let (metric, place) = window_key(&metric, place)?;
         let distinct = Distinct::of(values.iter().map(|value| hash_of(&counted.salt, value)));

@@ -62,10 +62,19 @@ pub async fn list_months(connection: &mut PgConnection) -> Result<Vec<(Month, St
     months.collect()
 }
 
-/// Drops a month by the table that [`list_months`] says. Who writes and reads the ledger waits for it, so it does not wait
+/// Drops a month by the table that [`list_months`] says, with the corrections of its events. Who writes and reads the ledger waits for it, so it does not wait
 /// for long itself: where somebody reads, it fails.
-pub async fn drop_month(connection: &mut PgConnection, table: &str) -> Result<(), DatabaseError> {
+pub async fn drop_month(
+    connection: &mut PgConnection,
+    month: Month,
+    table: &str,
+) -> Result<(), DatabaseError> {
     lock_months(connection).await?;
+    sqlx::query("DELETE FROM correction WHERE event_at >= $1 AND event_at < $2")
+        .bind(to_sql(month.start_at()))
+        .bind(to_sql(month.end_at()))
+        .execute(&mut *connection)
+        .await?;
     // The name is the catalog's own, quoted where it must be.
     sqlx::raw_sql(AssertSqlSafe(format!(
         "SET LOCAL lock_timeout = '100ms'; DROP TABLE IF EXISTS {table}"

@@ -8,7 +8,10 @@ use octroi_kit::db::{DatabaseError, corrupt, from_sql, to_sql};
 use sqlx::{PgConnection, types::Decimal};
 use time::OffsetDateTime;
 
-use super::distinct::{self, Width};
+use super::{
+    distinct::{self, Width},
+    recount,
+};
 use crate::domain::{
     buckets::{day_of, whole_days},
     distinct::Salt,
@@ -49,7 +52,7 @@ pub struct Bucket {
 /// Adds what quarters of an hour come to: to them, and to their days.
 ///
 /// Whoever adds to a quarter holds its row until the transaction ends, and so has its distinct values, and in turn those
-/// of its day, alone.
+/// of its day, alone. An event may have been corrected before it comes here: what cannot be taken off again is found anew.
 pub async fn add_to_rollups(
     connection: &mut PgConnection,
     quarters: &BTreeMap<Bucket, Figures>,
@@ -66,7 +69,8 @@ pub async fn add_to_rollups(
         add(connection, width, buckets).await?;
         distinct::add(connection, width, buckets).await?;
     }
-    Ok(())
+    let corrected = recount::list_corrected(connection, quarters.keys()).await?;
+    recount::recount(connection, &corrected).await
 }
 
 async fn add(
@@ -161,7 +165,7 @@ pub async fn sum_windows(
 ) -> Result<HashMap<(MetricSlug, usize), Figures>, DatabaseError> {
     let bounds = Bounds::of(windows);
     let rows: Vec<WindowRow> = sqlx::query_as(
-        "SELECT r.metric, b.place, sum(r.amount), sum(r.events)::bigint, max(r.max_amount), max(r.latest_at),
+        "SELECT r.metric, b.place, greatest(sum(r.amount), 0), greatest(sum(r.events)::bigint, 0), max(r.max_amount), max(r.latest_at),
                 (array_agg(r.latest_amount ORDER BY r.latest_at DESC NULLS LAST, r.latest_amount DESC))[1]
          FROM unnest($3::timestamptz[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[]) WITH ORDINALITY
               AS b (start_at, days_start_at, days_end_at, end_at, place)

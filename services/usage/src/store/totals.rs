@@ -27,8 +27,11 @@ pub async fn sum_ledger(
     let end = query.range.is_bounded().then(|| to_sql(query.range.end));
     // One statement sees one moment, so the snapshot is that of the sums.
     let ledger: Vec<LedgerRow> = sqlx::query_as(
-        "SELECT named.metric, coalesce(decided, 0)::text, coalesce(direct, 0)::text, coalesce(returned, 0)::text,
-                coalesce(charged, 0)::text, coalesce(events, 0), pg_current_snapshot()::text
+        "SELECT named.metric, (coalesce(sums.decided, 0) + coalesce(changes.decided, 0))::text,
+                (coalesce(sums.direct, 0) + coalesce(changes.direct, 0))::text,
+                (coalesce(sums.returned, 0) + coalesce(changes.returned, 0))::text,
+                coalesce(charged, 0)::text, coalesce(sums.events, 0) + coalesce(changes.events, 0)::bigint,
+                pg_current_snapshot()::text
          FROM unnest($2::text[]) AS named (metric) LEFT JOIN
              (SELECT metric, sum(amount) FILTER (WHERE origin = 'decision') AS decided,
                      sum(amount) FILTER (WHERE origin = 'direct') AS direct,
@@ -37,7 +40,18 @@ pub async fn sum_ledger(
               FROM ledger
               WHERE ($1::text IS NULL OR account_id = $1) AND metric = ANY($2) AND event_at >= $3
                 AND ($4::timestamptz IS NULL OR event_at < $4) AND ($5::text IS NULL OR source = $5)
-              GROUP BY metric) AS sums USING (metric)",
+              GROUP BY metric) AS sums USING (metric) LEFT JOIN
+             -- What corrections change, one after the other, adds up to what events come to in the end.
+             (SELECT metric, sum(change) FILTER (WHERE origin = 'decision') AS decided,
+                     sum(change) FILTER (WHERE origin = 'direct') AS direct,
+                     sum(change) FILTER (WHERE origin = 'return') AS returned,
+                     sum(voided_before::int - voided_after::int) AS events
+              FROM (SELECT *, CASE WHEN voided_after THEN 0 ELSE amount_after END
+                              - CASE WHEN voided_before THEN 0 ELSE amount_before END AS change
+                    FROM correction) AS c
+              WHERE ($1::text IS NULL OR account_id = $1) AND metric = ANY($2) AND event_at >= $3
+                AND ($4::timestamptz IS NULL OR event_at < $4) AND ($5::text IS NULL OR source = $5)
+              GROUP BY metric) AS changes USING (metric)",
     )
     .bind(account)
     .bind(&metrics)
@@ -67,7 +81,7 @@ async fn sum_rollups(
 ) -> Result<Vec<(String, String)>, DatabaseError> {
     let end = query.range.is_bounded().then(|| to_sql(query.range.end));
     Ok(sqlx::query_as(
-        "SELECT metric, sum(amount)::text FROM rollup_quarter
+        "SELECT metric, greatest(sum(amount), 0)::text FROM rollup_quarter
          WHERE ($1::text IS NULL OR account_id = $1) AND metric = ANY($2) AND bucket_at >= $3
            AND ($4::timestamptz IS NULL OR bucket_at < $4)
          GROUP BY metric",

@@ -1,0 +1,1 @@
+ALTER TABLE quota_window DROP COLUMN counted_from;
