@@ -52,11 +52,13 @@ pub async fn delete_added(connection: &mut PgConnection) -> Result<(), DatabaseE
 pub async fn find_oldest(
     connection: &mut PgConnection,
 ) -> Result<(Option<Timestamp>, SignedDuration), DatabaseError> {
-    // What runs is looked at before what waits: whatever commits in between waits then.
+    // What runs is looked at before what waits: whatever commits in between waits then. Whoever is to commit writes at once; what
+    // has written nothing for ten seconds only reads, as long reports do.
     let age_us: i64 = sqlx::query_scalar(
         "SELECT coalesce(max(extract(epoch FROM clock_timestamp() - xact_start) * 1000000), 0)::bigint
          FROM pg_stat_activity
-         WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()",
+         WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()
+           AND (backend_xid IS NOT NULL OR xact_start > clock_timestamp() - interval '10 seconds')",
     )
     .fetch_one(&mut *connection)
     .await?;
