@@ -90,6 +90,9 @@ entries! {
     TooManyHolds => TOO_MANY_REQUESTS, "too-many-holds", "The account has too many open holds";
     DecisionExpired => NOT_FOUND, "decision-expired", "The decision is not remembered";
     LimitNotFound => NOT_FOUND, "limit-not-found", "There is no such limit";
+    ReportNotFound => NOT_FOUND, "report-not-found", "There is no such report";
+    TooManyReports => TOO_MANY_REQUESTS, "too-many-reports", "The account has too many open reports";
+    ReportWithoutFile => BAD_REQUEST, "report-without-file", "The report has no file";
 
     PaymentProviderFailed => SERVICE_UNAVAILABLE, "payment-provider-failed", "The payment provider failed";
 }

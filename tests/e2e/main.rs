@@ -24,6 +24,7 @@ mod python;
 mod refusals;
 mod repeats;
 mod replay;
+mod reports;
 mod rest;
 mod road;
 mod scripts;

@@ -1,6 +1,7 @@
 //! Between the contract's words and the domain's.
 
 mod events;
+mod reports;
 mod results;
 mod slices;
 mod stats;
@@ -15,6 +16,10 @@ use octroi_proto::usage::v1 as proto;
 use self::slices::from_proto_charges;
 pub use self::{
     events::{EVENTS_LIST, from_proto_events_query},
+    reports::{
+        REPORT_JOBS_LIST, from_proto_job, from_proto_jobs_page, from_proto_report_page,
+        from_proto_report_query, from_proto_request_id, report_list, to_proto_job, to_proto_report_page,
+    },
     results::{to_proto_batch_refusal, to_proto_batches_result, to_proto_result},
     slices::from_proto_seal,
     stats::{from_proto_stats_query, to_proto_stats},

@@ -7,6 +7,8 @@ mod keys;
 mod ledger;
 mod ledger_sums;
 mod months;
+mod report_jobs;
+mod report_rows;
 mod rollups;
 mod spends;
 mod totals;
@@ -18,8 +20,17 @@ pub use self::{
     catalog::{Counting, get_salt, list_metrics, update_catalog},
     keys::{KEY_PARTS, count_key_blocks, delete_keys, delete_keys_in, insert_keys, list_known},
     ledger::{append_events, count_lag, current_transaction, find_event, list_events},
-    ledger_sums::{GroupKey, sum_ledger_windows},
+    ledger_sums::{GroupKey, Narrowed, sum_ledger_windows},
     months::{drop_month, get_floor, list_months, make_months, raise_floor},
+    report_jobs::{
+        NewReportJob, Run, Written, cancel_report_job, claim_report_job, delete_chunks_of, delete_jobs,
+        expire_jobs, fail_run, find_chunk, find_report_job, find_requested_job, finish_run, insert_chunk,
+        insert_report_job, list_report_jobs, list_swept_jobs, lock_open_jobs, release_run, update_progress,
+    },
+    report_rows::{
+        Stretch, begin_long_read, get_primary_time, list_counted_metrics, list_report_events,
+        list_used_metrics, measure_stretch,
+    },
     rollups::{Bucket, Counted, add_to_rollups, count_rollup_lag, sum_windows},
     spends::{ToSeal, charge_sums, correct_spends, delete_ended_slices, seal_slices},
     totals::sum_ledger,
