@@ -15,6 +15,7 @@ const FILES: &[&str] = &[
     "octroi/notification/v1/notification_service.proto",
     "octroi/quota/v1/quota_service.proto",
     "octroi/usage/v1/corrections.proto",
+    "octroi/usage/v1/reports.proto",
     "octroi/usage/v1/usage_service.proto",
 ];
 

@@ -73,8 +73,10 @@ macro_rules! asked {
 }
 
 mod explained;
+mod report;
 
 pub(crate) use self::explained::{DecisionAction, ExplanationDetail, HoldEndState, Recording};
+pub(crate) use self::report::{ReportGranularity, ReportState};
 
 answered! {
     /// How the amounts of a metric become one figure.
@@ -187,6 +189,8 @@ answered! {
         Direct,
         /// Recorded by a quota decision that allowed it.
         Decision,
+        /// Units of a level that were given back.
+        Return,
     }
 }
 

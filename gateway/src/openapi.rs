@@ -25,7 +25,7 @@ use utoipa::{
 
 use crate::{
     access::{self, Access},
-    convert::Granularity,
+    convert::{Granularity, ReportGranularity},
     problem::{self, Document},
     reason, session,
 };
@@ -61,7 +61,13 @@ pub(crate) fn base() -> OpenApi {
 
 fn components() -> Components {
     // Parameters refer to their schemas without adding them, and refusals are added further below.
-    let mut schemas = vec![(Granularity::name().into_owned(), Granularity::schema())];
+    let mut schemas = vec![
+        (Granularity::name().into_owned(), Granularity::schema()),
+        (
+            ReportGranularity::name().into_owned(),
+            ReportGranularity::schema(),
+        ),
+    ];
     Document::schemas(&mut schemas);
     let cookie = ApiKey::Cookie(ApiKeyValue::with_description(
         session::COOKIE,

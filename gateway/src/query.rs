@@ -4,14 +4,18 @@ use std::collections::{BTreeMap, HashMap};
 
 use axum::{
     extract::{FromRequestParts, Query as Pairs},
-    http::request::Parts,
+    http::{HeaderMap, header, request::Parts},
 };
 use jiff::Timestamp;
 use octroi_core::Violations;
 use octroi_kit::convert::to_proto_time;
 use octroi_proto::errors::v1::ErrorReason;
 
-use crate::{convert::Granularity, instant, problem::Problem};
+use crate::{
+    convert::{Granularity, ReportGranularity},
+    instant,
+    problem::Problem,
+};
 
 /// How a page's parameters are called in the contracts and here.
 pub(crate) const PAGE_NAMES: crate::problem::Names = &[("page_size", "limit"), ("page_token", "cursor")];
@@ -118,6 +122,37 @@ impl Query {
         self.violations.take(name, read).map_or(0, Granularity::to_proto)
     }
 
+    /// What one row of a report is; absent means an event.
+    pub(crate) fn report_granularity(&mut self, name: &str) -> i32 {
+        let word = self.text(name).unwrap_or_else(|| "event".to_owned());
+        let read = ReportGranularity::from_word(&word).ok_or(format!("must be {}", ReportGranularity::RULE));
+        self.violations
+            .take(name, read)
+            .map_or(0, ReportGranularity::to_proto)
+    }
+
+    /// Whether CSV is asked for: by `format`, or by what the client accepts where that is absent.
+    pub(crate) fn wants_csv(&mut self, headers: &HeaderMap) -> bool {
+        match self.text("format").as_deref() {
+            Some("csv") => true,
+            Some("json") => false,
+            Some(_) => {
+                self.violations.add("format", "must be one of `json`, `csv`");
+                false
+            }
+            None => headers
+                .get_all(header::ACCEPT)
+                .iter()
+                .filter_map(|value| value.to_str().ok())
+                .flat_map(|value| value.split(','))
+                .any(|one| {
+                    one.split(';')
+                        .next()
+                        .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/csv"))
+                }),
+        }
+    }
+
     pub(crate) fn flag(&mut self, name: &str) -> bool {
         match self.text(name).as_deref() {
             Some("true") => true,
@@ -216,6 +251,28 @@ mod tests {
             &["account_id"],
         )
         .await;
+    }
+
+    #[tokio::test]
+    async fn csv_is_asked_for_by_its_name_or_by_what_is_accepted() {
+        for (given, accept, is_csv) in [
+            ("", "", false),
+            ("", "application/json", false),
+            ("", "text/csv", true),
+            ("", "application/json;q=0.5, Text/CSV; header=present", true),
+            ("", "*/*", false),
+            ("format=csv", "application/json", true),
+            ("format=json", "text/csv", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT, accept.parse().expect("a header"));
+            let mut query = read(given).await;
+            assert_eq!(query.wants_csv(&headers), is_csv, "{given} {accept}");
+            assert!(query.finish().is_ok());
+        }
+        let mut query = read("format=xml").await;
+        query.wants_csv(&HeaderMap::new());
+        assert!(query.finish().is_err(), "another format");
     }
 
     #[tokio::test]

@@ -92,6 +92,9 @@ entries! {
     LimitNotFound => NOT_FOUND, "limit-not-found", "There is no such limit";
     CorrectionIdReused => CONFLICT, "correction-id-reused", "The correction id came before with another content";
     EventCorrectedSince => CONFLICT, "event-corrected-since", "The event was corrected since";
+    ReportNotFound => NOT_FOUND, "report-not-found", "There is no such report";
+    TooManyReports => TOO_MANY_REQUESTS, "too-many-reports", "The account has too many open reports";
+    ReportWithoutFile => BAD_REQUEST, "report-without-file", "The report has no file";
 
     PaymentProviderFailed => SERVICE_UNAVAILABLE, "payment-provider-failed", "The payment provider failed";
 }

@@ -10,6 +10,8 @@ mod quotas;
 mod settings;
 mod usage;
 mod usage_events;
+mod usage_report;
+mod usage_reports;
 
 use axum::{
     Extension, Router,
@@ -40,6 +42,16 @@ fn all() -> OpenApiRouter<Edge> {
         .routes(routes!(settings::settings, settings::update_settings))
         .routes(routes!(usage::usage))
         .routes(routes!(usage_events::list_usage_events))
+        .routes(routes!(usage_report::usage_report))
+        .routes(routes!(
+            usage_reports::usage_reports,
+            usage_reports::create_usage_report
+        ))
+        .routes(routes!(
+            usage_reports::usage_report_job,
+            usage_reports::cancel_usage_report
+        ))
+        .routes(routes!(usage_reports::download_usage_report))
         .routes(routes!(usage_events::track_usage).layer(DefaultBodyLimit::max(body::EVENTS_BYTES_MAX)))
         .routes(routes!(quotas::quotas))
         .routes(routes!(decisions::explain_decision))

@@ -2,6 +2,7 @@
 
 mod browser;
 mod programs;
+mod reports;
 
 use axum::{
     body::Body,
@@ -33,6 +34,7 @@ fn plain(method: &str, path: &str) -> Request<Body> {
 fn example(path: &str) -> String {
     path.replace("{key_id}", "key-9")
         .replace("{decision_id}", "d1")
+        .replace("{job_id}", "job-1")
         .replace("{page}", "quota-exceeded")
 }
 

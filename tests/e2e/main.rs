@@ -25,6 +25,7 @@ mod python;
 mod refusals;
 mod repeats;
 mod replay;
+mod reports;
 mod rest;
 mod road;
 mod scripts;

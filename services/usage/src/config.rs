@@ -19,6 +19,8 @@ pub struct Config {
     pub database: DatabaseConfig,
     /// How events become commits.
     pub ledger: Ledger,
+    /// How reports are read and written.
+    pub reports: Reports,
 }
 
 /// How events become commits.
@@ -35,9 +37,49 @@ pub struct Ledger {
     pub months_kept: u32,
 }
 
+/// How reports are read and written.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reports {
+    /// The most rows of a report that is answered as CSV at once.
+    pub rows_max: u32,
+    /// How many pages of reports one process reads at the same time.
+    pub reads_at_once: u32,
+    /// How many reports one process writes at the same time.
+    pub jobs_at_once: u32,
+    /// How many reports of one account may wait or be written at the same time.
+    pub jobs_max: u32,
+    /// How many days the file of a report is kept.
+    pub kept_days: u32,
+    /// How long a process that writes a report may say nothing until another begins it again.
+    pub lease_s: u32,
+}
+
+impl Reports {
+    fn validate(&self) -> Result<(), ConfigError> {
+        for (key, value, range) in [
+            ("usage.reports.rows_max", self.rows_max, 1..=100_000_000),
+            ("usage.reports.reads_at_once", self.reads_at_once, 1..=100),
+            ("usage.reports.jobs_at_once", self.jobs_at_once, 1..=16),
+            ("usage.reports.jobs_max", self.jobs_max, 1..=1_000),
+            ("usage.reports.kept_days", self.kept_days, 1..=90),
+            ("usage.reports.lease_s", self.lease_s, 2..=600),
+        ] {
+            if !range.contains(&value) {
+                return Err(ConfigError::new(
+                    key,
+                    format!("must be {} to {}", range.start(), range.end()),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Section for Config {
     fn validate(&self) -> Result<(), ConfigError> {
         self.database.validate("usage")?;
+        self.reports.validate()?;
         let Ledger {
             waiting_events_max,
             commit_events_max,

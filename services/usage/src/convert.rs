@@ -2,6 +2,7 @@
 
 mod corrections;
 mod events;
+mod reports;
 mod results;
 mod slices;
 mod stats;
@@ -17,6 +18,10 @@ use self::{corrections::to_proto_standing, slices::from_proto_charges};
 pub use self::{
     corrections::{from_proto_amend, from_proto_void, to_proto_correction_results, to_proto_event_view},
     events::{EVENTS_LIST, from_proto_events_query},
+    reports::{
+        REPORT_JOBS_LIST, from_proto_job, from_proto_jobs_page, from_proto_report_page,
+        from_proto_report_query, from_proto_request_id, report_list, to_proto_job, to_proto_report_page,
+    },
     results::{to_proto_batch_refusal, to_proto_batches_result, to_proto_result},
     slices::from_proto_seal,
     stats::{from_proto_stats_query, to_proto_stats},

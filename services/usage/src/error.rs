@@ -7,6 +7,8 @@ use octroi_core::{
 use octroi_kit::{db::DatabaseError, directory::DirectoryError, page::InvalidPageToken};
 use octroi_proto::errors::v1::ErrorReason;
 
+use crate::domain::report_job::ReportJobState;
+
 /// Why usage refuses.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -108,6 +110,27 @@ pub enum Error {
         /// What is in force.
         current: u64,
     },
+    /// The same request id came before with another report.
+    #[error("the request {request_id} made another report before")]
+    RequestIdReused {
+        /// What was given.
+        request_id: String,
+    },
+    /// The account has no such report.
+    #[error("the account has no such report")]
+    ReportNotFound,
+    /// The account has as many open reports as it may have.
+    #[error("the account has {jobs_max} reports that wait or are being written, and may have no more")]
+    TooManyReports {
+        /// How many it may have.
+        jobs_max: u32,
+    },
+    /// The report has no file.
+    #[error("the report has no file: it is {}", .state.as_str())]
+    ReportWithoutFile {
+        /// Where it stands.
+        state: ReportJobState,
+    },
     /// A sum leaves 0 to 2^53 − 1.
     #[error("the sum is more than 2^53 - 1")]
     SumOutOfRange,
@@ -147,18 +170,23 @@ impl ServiceError for Error {
             Self::PageToken(inner) => inner.kind(),
             Self::Database(inner) => inner.kind(),
             Self::Account(inner) => inner.kind(),
-            Self::MetricNotFound { .. } | Self::AccountNotFound { .. } | Self::UsageEventNotFound { .. } => {
-                ErrorKind::NotFound
-            }
+            Self::MetricNotFound { .. }
+            | Self::AccountNotFound { .. }
+            | Self::UsageEventNotFound { .. }
+            | Self::ReportNotFound => ErrorKind::NotFound,
             Self::EventTimeOutOfRange { .. } | Self::SumOutOfRange | Self::AmountNotOne => ErrorKind::Invalid,
-            Self::EventIdReused { .. } | Self::CorrectionIdReused { .. } => ErrorKind::AlreadyExists,
+            Self::EventIdReused { .. } | Self::CorrectionIdReused { .. } | Self::RequestIdReused { .. } => {
+                ErrorKind::AlreadyExists
+            }
             Self::DecisionForbidden => ErrorKind::Forbidden,
-            Self::Overloaded => ErrorKind::OverLimit,
+            Self::Overloaded | Self::TooManyReports { .. } => ErrorKind::OverLimit,
             Self::VersionStale { .. }
             | Self::BatchRefused
             | Self::SlicesRefused { .. }
             | Self::EventCorrectedSince { .. } => ErrorKind::Conflict,
-            Self::RequestDenied | Self::LevelBelowZero => ErrorKind::Precondition,
+            Self::RequestDenied | Self::LevelBelowZero | Self::ReportWithoutFile { .. } => {
+                ErrorKind::Precondition
+            }
         }
     }
 
@@ -183,6 +211,10 @@ impl ServiceError for Error {
             Self::DecisionForbidden => ErrorReason::CallerForbidden.name(),
             Self::Overloaded => ErrorReason::Overloaded.name(),
             Self::VersionStale { .. } => ErrorReason::VersionStale.name(),
+            Self::RequestIdReused { .. } => ErrorReason::RequestIdReused.name(),
+            Self::ReportNotFound => ErrorReason::ReportNotFound.name(),
+            Self::TooManyReports { .. } => ErrorReason::TooManyReports.name(),
+            Self::ReportWithoutFile { .. } => ErrorReason::ReportWithoutFile.name(),
             Self::SumOutOfRange => ErrorReason::AmountOutOfRange.name(),
         }
     }
@@ -218,8 +250,12 @@ impl ServiceError for Error {
             Self::VersionStale { given, current } => {
                 vec![("given", given.to_string()), ("current", current.to_string())]
             }
+            Self::RequestIdReused { request_id } => vec![("request_id", request_id.clone())],
+            Self::TooManyReports { jobs_max } => vec![("jobs_max", jobs_max.to_string())],
+            Self::ReportWithoutFile { state } => vec![("state", state.as_str().to_owned())],
             Self::EventTimeOutOfRange { .. }
             | Self::AmountNotOne
+            | Self::ReportNotFound
             | Self::BatchRefused
             | Self::SlicesRefused { .. }
             | Self::RequestDenied
@@ -260,6 +296,7 @@ impl ServiceError for Error {
         match self {
             Self::Database(inner) => inner.retry_after_s(),
             Self::Overloaded => Some(1),
+            Self::TooManyReports { .. } => Some(5),
             _ => None,
         }
     }

@@ -1,5 +1,7 @@
 //! The gRPC side: reads a request, calls the service, writes the answer.
 
+mod reports;
+
 use std::pin::Pin;
 
 use futures::{FutureExt as _, Stream, StreamExt as _, future};
@@ -14,6 +16,7 @@ use octroi_kit::{
 use octroi_proto::usage::v1::{self as proto, usage_service_server::UsageService};
 use tonic::{Request, Response, Status, Streaming};
 
+use self::reports::Pieces;
 use crate::{
     convert,
     domain::event::{Event, Origin},
@@ -320,6 +323,59 @@ impl UsageService for Handler {
             events,
             next_page_token,
         }))
+    }
+
+    async fn generate_usage_report(
+        &self,
+        request: Request<proto::GenerateUsageReportRequest>,
+    ) -> Result<Response<proto::GenerateUsageReportResponse>, Status> {
+        self.report_page(request).await
+    }
+
+    type StreamUsageReportStream = Pieces<proto::StreamUsageReportResponse>;
+
+    async fn stream_usage_report(
+        &self,
+        request: Request<proto::StreamUsageReportRequest>,
+    ) -> Result<Response<Self::StreamUsageReportStream>, Status> {
+        self.report_stream(request).await
+    }
+
+    async fn create_usage_report(
+        &self,
+        request: Request<proto::CreateUsageReportRequest>,
+    ) -> Result<Response<proto::CreateUsageReportResponse>, Status> {
+        self.report_job(request).await
+    }
+
+    async fn get_usage_report_job(
+        &self,
+        request: Request<proto::GetUsageReportJobRequest>,
+    ) -> Result<Response<proto::GetUsageReportJobResponse>, Status> {
+        self.found_report_job(request).await
+    }
+
+    async fn list_usage_report_jobs(
+        &self,
+        request: Request<proto::ListUsageReportJobsRequest>,
+    ) -> Result<Response<proto::ListUsageReportJobsResponse>, Status> {
+        self.listed_report_jobs(request).await
+    }
+
+    async fn cancel_usage_report_job(
+        &self,
+        request: Request<proto::CancelUsageReportJobRequest>,
+    ) -> Result<Response<proto::CancelUsageReportJobResponse>, Status> {
+        self.cancelled_report_job(request).await
+    }
+
+    type DownloadUsageReportStream = Pieces<proto::DownloadUsageReportResponse>;
+
+    async fn download_usage_report(
+        &self,
+        request: Request<proto::DownloadUsageReportRequest>,
+    ) -> Result<Response<Self::DownloadUsageReportStream>, Status> {
+        self.report_file(request).await
     }
 
     async fn seal_slices(

@@ -42,8 +42,9 @@ pub async fn component(context: &Context) -> anyhow::Result<Component> {
     let db = Db::connect(&config.database, NAME, context.sandbox).await?;
     let wake = Wake::default();
     let directory = Directory::new(context.links.to("account", NAME)?);
-    let service = service::Service::new(&db, directory, &wake, &config.ledger);
+    let service = service::Service::new(&db, directory, &wake, &config);
     let (prune, months) = (service.clone(), service.clone());
+    let (reports, sweep) = (service.clone(), service.clone());
     let pages = PageTokens::new(&context.auth.derived_key("usage pages"));
     let server = UsageServiceServer::new(grpc::Handler::new(service, pages))
         .max_decoding_message_size(BATCH_BYTES_MAX);
@@ -57,6 +58,12 @@ pub async fn component(context: &Context) -> anyhow::Result<Component> {
     component
         .tasks
         .push(Task::new("months", move |stop| months.keep_months(stop)));
+    component
+        .tasks
+        .push(Task::new("reports", move |stop| reports.run_usage_reports(stop)));
+    component.tasks.push(Task::new("report_sweep", move |stop| {
+        sweep.sweep_usage_reports(stop)
+    }));
     component.grpc = Some(Grpc {
         service_name: SERVICE_NAME,
         routes: Routes::new(server),

@@ -10,6 +10,8 @@ mod ledger_sums;
 mod months;
 mod pending;
 mod recount;
+mod report_jobs;
+mod report_rows;
 mod rollups;
 mod spends;
 mod totals;
@@ -22,10 +24,19 @@ pub use self::{
     corrections::{append_corrections, find_corrections, insert_correction_keys, lock_events},
     keys::{KEY_PARTS, count_key_blocks, delete_keys, delete_keys_in, insert_keys, list_known},
     ledger::{FoundEvent, append_events, count_lag, current_transaction, find_event, list_events},
-    ledger_sums::{GroupKey, sum_ledger_windows},
+    ledger_sums::{GroupKey, Narrowed, sum_ledger_windows},
     months::{drop_month, get_floor, list_months, make_months, raise_floor},
     pending::{delete_added, delete_pending, find_oldest, insert_pending},
     recount::{Shift, correct_rollups},
+    report_jobs::{
+        NewReportJob, Run, Written, cancel_report_job, claim_report_job, delete_chunks_of, delete_jobs,
+        expire_jobs, fail_run, find_chunk, find_report_job, find_requested_job, finish_run, insert_chunk,
+        insert_report_job, list_report_jobs, list_swept_jobs, lock_open_jobs, release_run, update_progress,
+    },
+    report_rows::{
+        Stretch, begin_long_read, get_primary_time, list_counted_metrics, list_report_events,
+        list_used_metrics, measure_stretch,
+    },
     rollups::{Bucket, Counted, add_to_rollups, count_rollup_lag, sum_windows},
     spends::{ToSeal, charge_sums, correct_spends, delete_ended_slices, seal_slices},
     totals::sum_ledger,

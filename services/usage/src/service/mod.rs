@@ -4,28 +4,37 @@ mod apply_catalog;
 mod catalog;
 mod commit;
 mod correct;
+mod create_usage_report;
+mod download_usage_report;
+mod generate_usage_report;
 mod get_event;
 mod ledger_totals;
 mod list_events;
 mod months;
+mod reports;
+mod run_usage_reports;
 mod seal_slices;
 mod stats;
+mod stream_usage_report;
 mod track;
+mod usage_report_jobs;
 mod watermark;
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use octroi_kit::{db::Db, directory::Directory, outbox::Wake};
 
-use self::{catalog::Catalog, commit::Committer, months::Months};
+use self::{catalog::Catalog, commit::Committer, months::Months, reports::Reports};
 pub use self::{
     correct::{Corrections, Made},
+    generate_usage_report::ReportPage,
     get_event::EventView,
     ledger_totals::LedgerTotals,
     stats::{StatsQuery, UsageStats},
     track::{Batch, Recorded},
 };
-use crate::config;
+use crate::config::Config;
 
 /// The use cases of usage. Cloning shares it.
 #[derive(Clone)]
@@ -36,11 +45,13 @@ pub struct Service {
     months: Arc<Months>,
     committer: Committer,
     wake: Wake,
+    reports: Arc<Reports>,
 }
 
 impl Service {
     /// A service over its database; commits wake the outbox's relay.
-    pub fn new(db: &Db, directory: Directory, wake: &Wake, ledger: &config::Ledger) -> Self {
+    pub fn new(db: &Db, directory: Directory, wake: &Wake, config: &Config) -> Self {
+        let ledger = &config.ledger;
         Self {
             db: db.clone(),
             directory,
@@ -48,6 +59,12 @@ impl Service {
             months: Arc::new(Months::new(db.clone(), ledger.months_kept)),
             committer: Committer::start(db, wake, ledger),
             wake: wake.clone(),
+            reports: Arc::new(Reports::new(&config.reports)),
         }
+    }
+
+    /// The present of the primary.
+    pub fn now(&self) -> Timestamp {
+        self.db.clock().now()
     }
 }

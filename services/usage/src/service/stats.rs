@@ -15,7 +15,7 @@ use crate::{
         sums::{GROUPED_EVENTS_MAX, MetricStats, UsageGroup, groups_max, total},
     },
     error::Error,
-    store::{self, Counted, GroupKey},
+    store::{self, Counted, GroupKey, Narrowed},
 };
 
 /// What is asked for.
@@ -65,21 +65,24 @@ impl Service {
             Vec::new()
         };
         let all: Vec<Window> = windows.iter().chain(&previous).copied().collect();
-        let (counted, group_by) = (counted(&query, &catalog), query.group_by.clone());
+        let counted = counted(&query.account, &query.metrics, &catalog);
+        let group_by = query.group_by.clone();
         let present = windows.clone();
         let (figures, groups) = self
             .db
             .transaction(Scope::Account(query.account), move |connection| {
                 Box::pin(async move {
                     let figures = sum(connection, &counted, &all).await?;
-                    let groups = match &group_by {
-                        Some(property) => {
-                            check_grouped(&figures, present.len())?;
-                            let windows: Vec<(usize, Window)> = present.into_iter().enumerate().collect();
-                            store::sum_ledger_windows(connection, &counted, &windows, Some(property)).await?
-                        }
-                        None => HashMap::new(),
-                    };
+                    let mut groups = HashMap::new();
+                    if group_by.is_some() {
+                        check_grouped(&figures, present.len())?;
+                        let windows: Vec<(usize, Window)> = present.into_iter().enumerate().collect();
+                        let narrowed = Narrowed {
+                            group_by,
+                            ..Narrowed::default()
+                        };
+                        groups = store::sum_ledger_windows(connection, &counted, &windows, &narrowed).await?;
+                    }
                     Ok::<_, Error>((figures, groups))
                 })
             })
@@ -105,21 +108,22 @@ impl Service {
     }
 }
 
-fn counted(query: &StatsQuery, catalog: &Metrics) -> Counted {
-    let unique = query.metrics.iter().filter_map(|metric| {
+/// What is counted of metrics of an account, as the catalog says.
+pub(super) fn counted(account: &AccountId, metrics: &[MetricSlug], catalog: &Metrics) -> Counted {
+    let unique = metrics.iter().filter_map(|metric| {
         let property = catalog.get(metric)?.property.clone()?;
         Some((metric.clone(), property))
     });
     Counted {
-        account: query.account.clone(),
-        metrics: query.metrics.clone(),
+        account: account.clone(),
+        metrics: metrics.to_vec(),
         unique: unique.collect(),
         salt: catalog.salt(),
     }
 }
 
 /// What windows come to, by metric and place of the window.
-async fn sum(
+pub(super) async fn sum(
     connection: &mut PgConnection,
     counted: &Counted,
     windows: &[Window],
@@ -132,8 +136,8 @@ async fn sum(
     }
     let mut figures = store::sum_windows(connection, counted, &whole).await?;
     // Two edges of one window have its place, and come to one sum.
-    for ((metric, place, _), at_edges) in store::sum_ledger_windows(connection, counted, &edges, None).await?
-    {
+    let at_edges = store::sum_ledger_windows(connection, counted, &edges, &Narrowed::default()).await?;
+    for ((metric, place, _), at_edges) in at_edges {
         figures.entry((metric, place)).or_default().add(&at_edges);
     }
     Ok(figures)

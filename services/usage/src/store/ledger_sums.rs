@@ -3,27 +3,36 @@
 
 use std::collections::HashMap;
 
-use octroi_core::{MetricSlug, PropertyKey, Window};
+use octroi_core::{MetricSlug, PropertyKey, Source, Window};
 use octroi_kit::db::{DatabaseError, to_sql};
-use sqlx::{AssertSqlSafe, FromRow as _, PgConnection, Row as _, postgres::PgRow};
+use sqlx::{AssertSqlSafe, FromRow as _, PgConnection, Row as _, postgres::PgRow, types::Json};
 use time::OffsetDateTime;
 
 use super::rollups::{Counted, WindowRow, window_figures, window_key};
 use crate::domain::{
     distinct::{Distinct, hash_of},
     figures::Figures,
+    report::Filter,
 };
 
 /// A metric, the place of a window, and the value of the property that is grouped by, where the event has it.
 pub type GroupKey = (MetricSlug, usize, Option<String>);
 
-/// What windows come to, by metric, place and group; those of one place come to one sum, and one without events is not there. Without `group_by` all events are
-/// of one group, whose value is none.
+/// Which events are summed, and how.
+#[derive(Clone, Debug, Default)]
+pub struct Narrowed {
+    /// The property by whose values they are grouped. Without it all are of one group, whose value is none.
+    pub group_by: Option<PropertyKey>,
+    /// Which events.
+    pub filter: Filter,
+}
+
+/// What windows come to, by metric, place and group; those of one place come to one sum, and one without events is not there.
 pub async fn sum_ledger_windows(
     connection: &mut PgConnection,
     counted: &Counted,
     windows: &[(usize, Window)],
-    group_by: Option<&PropertyKey>,
+    narrowed: &Narrowed,
 ) -> Result<HashMap<GroupKey, Figures>, DatabaseError> {
     let mut sums = HashMap::new();
     if windows.is_empty() {
@@ -39,7 +48,8 @@ pub async fn sum_ledger_windows(
          CROSS JOIN LATERAL (SELECT metric, amount, event_at, origin <> 'return' AS taken, properties ->> $6 AS group_value
                              FROM {events} AS e
                              WHERE e.account_id = $1 AND e.metric = ANY($2) AND e.event_at >= b.start_at
-                               AND e.event_at < b.end_at OFFSET 0) AS e
+                               AND e.event_at < b.end_at AND ($7::text IS NULL OR e.source = $7)
+                               AND ($8::jsonb IS NULL OR e.properties @> $8) OFFSET 0) AS e
          GROUP BY e.metric, b.place, e.group_value"
     );
     let rows = sqlx::query(AssertSqlSafe(statement))
@@ -48,7 +58,9 @@ pub async fn sum_ledger_windows(
         .bind(&windows.places)
         .bind(&windows.starts)
         .bind(&windows.ends)
-        .bind(group_by.map(PropertyKey::as_str))
+        .bind(narrowed.group_by.as_ref().map(PropertyKey::as_str))
+        .bind(narrowed.filter.source.as_ref().map(Source::as_str))
+        .bind((!narrowed.filter.properties.is_empty()).then_some(Json(&narrowed.filter.properties)))
         .fetch_all(&mut *connection)
         .await?;
     for row in rows {
@@ -56,7 +68,7 @@ pub async fn sum_ledger_windows(
         sums.insert(key, figures);
     }
     if !counted.unique.is_empty() {
-        for (key, values) in list_values(connection, counted, &windows, (events, group_by)).await? {
+        for (key, values) in list_values(connection, counted, &windows, (events, narrowed)).await? {
             let figures: &mut Figures = sums.entry(key).or_default();
             figures.distinct.add(&values);
         }
@@ -122,7 +134,7 @@ async fn list_values(
     connection: &mut PgConnection,
     counted: &Counted,
     windows: &Windows,
-    (events, group_by): (&'static str, Option<&PropertyKey>),
+    (events, narrowed): (&'static str, &Narrowed),
 ) -> Result<Vec<(GroupKey, Distinct)>, DatabaseError> {
     let statement = format!(
         "SELECT m.metric, b.place, e.group_value, array_agg(DISTINCT e.value)
@@ -130,7 +142,8 @@ async fn list_values(
          CROSS JOIN unnest($2::text[], $6::text[]) AS m (metric, property)
          CROSS JOIN LATERAL (SELECT properties ->> m.property AS value, properties ->> $7 AS group_value FROM {events} AS e
                              WHERE e.account_id = $1 AND e.metric = m.metric AND e.event_at >= b.start_at
-                               AND e.event_at < b.end_at OFFSET 0) AS e
+                               AND e.event_at < b.end_at AND ($8::text IS NULL OR e.source = $8)
+                               AND ($9::jsonb IS NULL OR e.properties @> $9) OFFSET 0) AS e
          WHERE e.value IS NOT NULL
          GROUP BY m.metric, b.place, e.group_value"
     );
@@ -144,7 +157,9 @@ async fn list_values(
         .bind(&windows.starts)
         .bind(&windows.ends)
         .bind(properties)
-        .bind(group_by.map(PropertyKey::as_str))
+        .bind(narrowed.group_by.as_ref().map(PropertyKey::as_str))
+        .bind(narrowed.filter.source.as_ref().map(Source::as_str))
+        .bind((!narrowed.filter.properties.is_empty()).then_some(Json(&narrowed.filter.properties)))
         .fetch_all(connection)
         .await?;
     let values = rows.into_iter().map(|(metric, place, group, values)| {

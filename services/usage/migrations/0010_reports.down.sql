@@ -1,0 +1,2 @@
+DROP TABLE report_chunk;
+DROP TABLE report_job;
