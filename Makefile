@@ -34,6 +34,10 @@ bench-quota: ## Measure what decisions cost, beside a server that decides nothin
 bench-quota-cache: ## Measure what copies in Redis save, beside PostgreSQL alone
 	@$(SCRIPTS)/bench.sh quota cache
 
+.PHONY: bench-usage
+bench-usage: ## Measure what recording and summing usage cost, beside a plain table
+	@$(SCRIPTS)/bench.sh usage
+
 .PHONY: lint
 lint: ## Check format, lints, documentation, dependencies, contracts, scripts and manifests
 	@$(SCRIPTS)/lint.sh
