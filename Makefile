@@ -22,9 +22,16 @@ test: ## Run the tests; servers that they need are installed where the system al
 test-long: ## Run the tests that take minutes as well
 	@$(SCRIPTS)/test.sh --long
 
+.PHONY: chaos
+chaos: chaos-quota chaos-usage ## Everything that breaks things
+
 .PHONY: chaos-quota
 chaos-quota: ## Break things under load and check that no limit is passed and nothing is lost (SEEDS=10 for more)
-	@$(SCRIPTS)/chaos.sh
+	@$(SCRIPTS)/chaos.sh quota
+
+.PHONY: chaos-usage
+chaos-usage: ## Break things while events are recorded and check that each acknowledged one is there once (SEEDS=10 for more)
+	@$(SCRIPTS)/chaos.sh usage
 
 .PHONY: bench-quota
 bench-quota: ## Measure what decisions cost, beside a server that decides nothing
