@@ -11,6 +11,7 @@ mod client;
 mod clock;
 mod degraded;
 mod explain;
+mod fuzz;
 mod holds;
 mod ledger;
 mod levels;

@@ -223,19 +223,15 @@ fn thresholds(found: &Found) -> Verdict {
             say("fired and not told", one);
         }
     }
-    let highest = |one: &&Threshold| {
-        let higher = |other: &Threshold| {
-            Threshold {
-                percent: one.percent,
-                ..other.clone()
-            } == **one
+    let is_highest = |one: &&Threshold| {
+        let at = |percent| Threshold {
+            percent,
+            ..(*one).clone()
         };
-        !found
-            .crossed
-            .iter()
-            .any(|other| other.percent > one.percent && higher(other))
+        let higher = at(one.percent + 1)..=at(u32::MAX);
+        found.crossed.range(higher).next().is_none()
     };
-    for one in found.crossed.iter().filter(highest) {
+    for one in found.crossed.iter().filter(is_highest) {
         if !found.fired.contains(one) {
             say("the highest of its window and not told", one);
         }

@@ -100,6 +100,7 @@ async fn everything(scene: &mut Scene<'_>) -> Result<()> {
         fleet,
         postgres,
         rabbitmq,
+        doors,
         ..
     } = &mut **site;
     let of_the_database = async {
@@ -117,7 +118,7 @@ async fn everything(scene: &mut Scene<'_>) -> Result<()> {
         bus::kill(rabbitmq, &mut of_bus).await?;
         bus::poison(place, load, bus::Poison::Foreign, &mut of_bus).await?;
         load.reaches(65).await;
-        bus::unbind(place, &bus::QUEUES, Duration::from_secs(1)).await?;
+        bus::unbind(place, &doors.bus, &bus::QUEUES, Duration::from_secs(1)).await?;
         bus::poison(place, load, bus::Poison::Impossible, &mut of_bus).await
     };
     tokio::try_join!(

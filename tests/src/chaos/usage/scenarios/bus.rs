@@ -24,12 +24,16 @@ use super::{
     },
     pause,
 };
+use crate::chaos::proxy::{Mode, Proxy};
 use crate::harness::{
     backends::RabbitMqServer,
     fleet::{eventually, now},
 };
 
 pub(super) use super::super::rules::QUEUES;
+
+/// How long what is on its way to the broker may take, generously.
+const ON_ITS_WAY: Duration = Duration::from_millis(100);
 
 /// The broker closes every connection, some times.
 pub(super) async fn connections_closed(scene: &mut Scene<'_>) -> Result<()> {
@@ -65,7 +69,7 @@ pub(super) async fn kill(rabbitmq: &mut RabbitMqServer, random: &mut StdRng) -> 
 pub(super) async fn all_unbound(scene: &mut Scene<'_>) -> Result<()> {
     scene.load.reaches(25).await;
     let lasts = Duration::from_millis(scene.random.random_range(500..1_500));
-    unbind(&scene.place, &QUEUES, lasts).await?;
+    unbind(&scene.place, &scene.site.doors.bus, &QUEUES, lasts).await?;
     scene.load.reaches(100).await;
     Ok(())
 }
@@ -75,20 +79,29 @@ pub(super) async fn one_unbound(scene: &mut Scene<'_>) -> Result<()> {
     scene.load.reaches(25).await;
     let lasts = Duration::from_millis(scene.random.random_range(500..1_500));
     let queue = QUEUES.get(scene.random.random_range(0..QUEUES.len()));
-    unbind(&scene.place, queue.as_slice(), lasts).await?;
+    unbind(&scene.place, &scene.site.doors.bus, queue.as_slice(), lasts).await?;
     scene.load.reaches(100).await;
     Ok(())
 }
 
-pub(super) async fn unbind<Q: AsRef<str>>(place: &Place, queues: &[Q], lasts: Duration) -> Result<()> {
-    bind(place, queues, false).await?;
+pub(super) async fn unbind<Q: AsRef<str>>(
+    place: &Place,
+    door: &Proxy,
+    queues: &[Q],
+    lasts: Duration,
+) -> Result<()> {
+    bind(place, door, queues, false).await?;
     tokio::time::sleep(lasts).await;
-    bind(place, queues, true).await
+    bind(place, door, queues, true).await
 }
 
-/// Binds queues, or ends their bindings. What a broker that has just come back refuses is asked for again.
-async fn bind<Q: AsRef<str>>(place: &Place, queues: &[Q], bound: bool) -> Result<()> {
-    eventually("the queues are bound, or not", async || {
+/// Binds queues, or ends their bindings, while nothing is published, so that all are bound at once. What a broker that
+/// has just come back refuses is asked for again.
+async fn bind<Q: AsRef<str>>(place: &Place, door: &Proxy, queues: &[Q], bound: bool) -> Result<()> {
+    door.set(Mode::Silent);
+    // What came through before is with its queues by then.
+    tokio::time::sleep(ON_ITS_WAY).await;
+    let done = eventually("the queues are bound, or not", async || {
         let broker = Broker::open(place).await?;
         let exchange = broker.name("events");
         for queue in queues {
@@ -105,7 +118,9 @@ async fn bind<Q: AsRef<str>>(place: &Place, queues: &[Q], bound: bool) -> Result
         }
         broker.close().await
     })
-    .await
+    .await;
+    door.set(Mode::Pass);
+    done
 }
 
 /// Messages that nobody can handle come between the others.
