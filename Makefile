@@ -22,9 +22,16 @@ test: ## Run the tests; servers that they need are installed where the system al
 test-long: ## Run the tests that take minutes as well
 	@$(SCRIPTS)/test.sh --long
 
+.PHONY: chaos
+chaos: chaos-quota chaos-usage ## Everything that breaks things
+
 .PHONY: chaos-quota
 chaos-quota: ## Break things under load and check that no limit is passed and nothing is lost (SEEDS=10 for more)
-	@$(SCRIPTS)/chaos.sh
+	@$(SCRIPTS)/chaos.sh quota
+
+.PHONY: chaos-usage
+chaos-usage: ## Break things while events are recorded and check that each acknowledged one is there once (SEEDS=10 for more)
+	@$(SCRIPTS)/chaos.sh usage
 
 .PHONY: bench-quota
 bench-quota: ## Measure what decisions cost, beside a server that decides nothing
@@ -33,6 +40,10 @@ bench-quota: ## Measure what decisions cost, beside a server that decides nothin
 .PHONY: bench-quota-cache
 bench-quota-cache: ## Measure what copies in Redis save, beside PostgreSQL alone
 	@$(SCRIPTS)/bench.sh quota cache
+
+.PHONY: bench-usage
+bench-usage: ## Measure what recording and summing usage cost, beside a plain table
+	@$(SCRIPTS)/bench.sh usage
 
 .PHONY: lint
 lint: ## Check format, lints, documentation, dependencies, contracts, scripts and manifests

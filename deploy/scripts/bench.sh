@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Measures the release build, prints a table and writes target/bench/<name>.json.
-#   bench.sh quota                  everything
-#   bench.sh quota point edge       only these groups of cases; the last line of --help lists them
+#   bench.sh quota                  everything about quota
+#   bench.sh quota point edge       only these groups of cases; `octroi-bench quota --help` lists them
+#   bench.sh usage                  everything about usage
 set -euo pipefail
 
 # shellcheck source-path=SCRIPTDIR source=postgres.sh
@@ -10,8 +11,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/postgres.sh"
 source "$ROOT/deploy/scripts/backends.sh"
 cd "$ROOT"
 
-[[ ${1:-} = quota ]] || die "usage: bench.sh quota [group...]"
-shift
+[[ ${1:-} = quota || ${1:-} = usage ]] || die "usage: bench.sh quota|usage [group...]"
 
 need_cargo
 backends_ensure

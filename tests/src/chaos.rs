@@ -6,6 +6,8 @@
 //! a seed says. After everything is healed each request is asked until it is answered, and the [`rules`] compare the log
 //! with what the [`books`] have. Every rule is a function of what was seen, so that a log that breaks it can be written
 //! by hand. The [`report`] has a row a rule.
+//!
+//! The same of what is recorded, whoever asked for it or not, is in [`usage`].
 
 pub mod books;
 pub mod load;
@@ -16,3 +18,4 @@ pub mod rules;
 pub mod run;
 pub mod scenarios;
 pub mod site;
+pub mod usage;

@@ -22,7 +22,11 @@ use octroi_kit::{
 use octroi_proto::usage::v1::usage_service_server::{SERVICE_NAME, UsageServiceServer};
 use tonic::service::Routes;
 
-pub use self::{config::Config, error::Error};
+pub use self::{
+    config::Config,
+    error::Error,
+    service::{Batch, Recorded, Service},
+};
 
 /// The compiled-in configuration of this service.
 pub const DEFAULTS: &str = include_str!("../defaults.toml");
@@ -38,6 +42,14 @@ pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 /// # Errors
 /// Where the configuration breaks a rule or the database cannot be reached.
 pub async fn component(context: &Context) -> anyhow::Result<Component> {
+    Ok(with_service(context).await?.0)
+}
+
+/// Builds the service, and answers its use cases as well: for a program that calls them in process, as the bench does.
+///
+/// # Errors
+/// Where the configuration breaks a rule or the database cannot be reached.
+pub async fn with_service(context: &Context) -> anyhow::Result<(Component, Service)> {
     let config: Config = context.config.section(NAME)?;
     let db = Db::connect(&config.database, NAME, context.sandbox).await?;
     let wake = Wake::default();
@@ -46,7 +58,7 @@ pub async fn component(context: &Context) -> anyhow::Result<Component> {
     let (prune, months) = (service.clone(), service.clone());
     let (reports, sweep) = (service.clone(), service.clone());
     let pages = PageTokens::new(&context.auth.derived_key("usage pages"));
-    let server = UsageServiceServer::new(grpc::Handler::new(service, pages))
+    let server = UsageServiceServer::new(grpc::Handler::new(service.clone(), pages))
         .max_decoding_message_size(BATCH_BYTES_MAX);
 
     let mut component = Component::new(NAME).with_schema(context, &db, &MIGRATOR, &wake);
@@ -69,5 +81,5 @@ pub async fn component(context: &Context) -> anyhow::Result<Component> {
         routes: Routes::new(server),
         deadline: Duration::from_secs(10),
     });
-    Ok(component)
+    Ok((component, service))
 }

@@ -4,6 +4,10 @@
 //! room for the next request. So requests/s is what the server can do with so many callers, and a latency is
 //! what such a caller waits; it says nothing about a server that is asked at a rate of its own.
 //!
+//! A case with a [rate](Case::rate) is an open loop instead: requests are due at that rate, whatever became of those before,
+//! and a latency counts from when its request was due. What was due and could not be sent, because every place was taken, is
+//! counted ([`Round::overdue`]).
+//!
 //! # When a round is void
 //!
 //! A round says something about the server only if the server was what everybody waited for. A closed loop
@@ -23,6 +27,7 @@
 
 mod generator;
 mod lane;
+mod pace;
 mod tally;
 
 use std::{
@@ -59,6 +64,8 @@ pub struct Case {
     pub connections: usize,
     /// How many requests are open on each connection.
     pub in_flight: u32,
+    /// How many requests are due each second, over all connections; none keeps every place full.
+    pub rate: Option<u32>,
     /// How long to ask before anything is measured.
     pub warm_up: Duration,
     /// How long is measured.
@@ -78,6 +85,7 @@ impl Case {
             token: None,
             connections: 8,
             in_flight: 32,
+            rate: None,
             warm_up: Duration::from_secs(1),
             measured: Duration::from_secs(2),
             cores: None,
@@ -112,6 +120,8 @@ pub struct Round {
     pub total: Tally,
     /// Latencies in that time.
     pub latencies: Histogram,
+    /// Requests that were due and not sent when that time was over; 0 in a closed loop.
+    pub overdue: u64,
     /// The generator's thread in that time.
     pub generator: ThreadTime,
     /// The CPU time of each meter in that time.
@@ -130,6 +140,31 @@ pub struct CoresTime {
 }
 
 impl Round {
+    /// A round of something that this generator did not send: so much was done, one thing at a time.
+    pub(super) fn of_others(
+        measured: Duration,
+        done: u64,
+        latencies: Histogram,
+        cpu: Vec<(String, Duration)>,
+    ) -> Self {
+        let tally = Tally {
+            sent: done,
+            answered: done,
+            allowed: done,
+            ..Tally::default()
+        };
+        Self {
+            measured,
+            total: tally.clone(),
+            tally,
+            latencies,
+            overdue: 0,
+            generator: ThreadTime::default(),
+            cpu,
+            cores: None,
+        }
+    }
+
     /// The round, if all that it sent was answered well. Anything else is cheaper than a decision.
     ///
     /// # Errors
@@ -199,6 +234,28 @@ impl Round {
         self.us_per_request(*time)
     }
 
+    /// CPU time of a meter for each decision or event, in microseconds: as many seconds for a million of them.
+    ///
+    /// # Panics
+    /// As [`cpu_us_per_request`](Self::cpu_us_per_request).
+    #[must_use]
+    #[expect(clippy::float_arithmetic, reason = "a mean is a quotient, for people")]
+    pub fn cpu_us_per_item(&self, meter: &str) -> f64 {
+        self.cpu_us_per_request(meter) * self.requests_per_item()
+    }
+
+    /// CPU time of the generator for each decision or event, in microseconds.
+    #[must_use]
+    #[expect(clippy::float_arithmetic, reason = "a mean is a quotient, for people")]
+    pub fn generator_us_per_item(&self) -> f64 {
+        self.generator_us_per_request() * self.requests_per_item()
+    }
+
+    #[expect(clippy::float_arithmetic, reason = "a mean is a quotient, for people")]
+    fn requests_per_item(&self) -> f64 {
+        self.tally.answered as f64 / self.tally.decided() as f64
+    }
+
     /// CPU time of the generator for each good answer, in microseconds.
     #[must_use]
     pub fn generator_us_per_request(&self) -> f64 {
@@ -254,6 +311,7 @@ fn run_here<T: Traffic>(case: &Case, traffic: &mut T) -> Result<Round> {
     generator.run_until(before.at + case.measured)?;
     let record = generator.take_record();
     let after = Reading::take(case)?;
+    let overdue = generator.overdue(after.at);
     total.add(&record.tally);
 
     generator.drain()?;
@@ -265,6 +323,7 @@ fn run_here<T: Traffic>(case: &Case, traffic: &mut T) -> Result<Round> {
         tally: record.tally,
         total,
         latencies: record.latencies,
+        overdue,
         generator: passed.generator,
         cpu: names.zip(passed.cpu).collect(),
         cores: case.cores.as_ref().map(|cores| CoresTime {

@@ -192,8 +192,13 @@ impl RequestIds {
     }
 
     pub(super) fn next(&mut self) -> &[u8] {
-        put_hex(&mut self.text[17..], self.next);
         self.next += 1;
+        self.of(self.next - 1)
+    }
+
+    /// The id of this number.
+    pub(super) fn of(&mut self, number: u64) -> &[u8] {
+        put_hex(&mut self.text[17..], number);
         &self.text
     }
 }

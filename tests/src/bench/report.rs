@@ -25,8 +25,12 @@ pub enum Unit {
     RequestsPerSecond,
     /// Decisions, of which a batch has many.
     DecisionsPerSecond,
+    /// Usage events that were recorded, or copied into a table.
+    EventsPerSecond,
     /// CPU time for each answer.
     CpuMicrosPerRequest,
+    /// CPU time for each million of events.
+    CpuSecondsPerMillion,
     /// Latency.
     Micros,
     /// Accounts that were decided for the first time.
@@ -50,7 +54,9 @@ impl Unit {
         match self {
             Self::RequestsPerSecond => "requests/s",
             Self::DecisionsPerSecond => "decisions/s",
+            Self::EventsPerSecond => "events/s",
             Self::CpuMicrosPerRequest => "CPU µs/request",
+            Self::CpuSecondsPerMillion => "CPU s/million",
             Self::Micros => "µs",
             Self::AccountsPerSecond => "accounts/s",
             Self::PairsPerSecond => "pairs/s",
@@ -68,6 +74,7 @@ impl Unit {
             self,
             Self::RequestsPerSecond
                 | Self::DecisionsPerSecond
+                | Self::EventsPerSecond
                 | Self::AccountsPerSecond
                 | Self::PairsPerSecond
         )
@@ -235,6 +242,10 @@ impl Report {
                     note,
                     "; {held_back} times the server had no room for a request that was due"
                 );
+            }
+            let overdue: u64 = rounds().map(|round| round.overdue).sum();
+            if overdue > 0 {
+                let _ = write!(note, "; {overdue} requests were due and could not be sent");
             }
             self.notes.push(note);
         }

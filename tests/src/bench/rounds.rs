@@ -191,6 +191,7 @@ mod tests {
             total: tally.clone(),
             tally,
             latencies: Histogram::default(),
+            overdue: 0,
             generator: ThreadTime {
                 running: Duration::from_millis(busy_ms / 2),
                 waiting: Duration::from_millis(busy_ms - busy_ms / 2),

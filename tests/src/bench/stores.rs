@@ -1,7 +1,9 @@
 //! The servers that a bench's fleets stand on: as a deployment has them, and not as tests do, whose PostgreSQL
 //! syncs nothing to its disk.
 
-use anyhow::{Context as _, Result};
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, ensure};
 use octroi_fleet::postgres::{self, PrivatePostgres};
 use tempfile::TempDir;
 
@@ -66,6 +68,26 @@ impl Stores {
         ])
     }
 
+    /// The CPU time of RabbitMQ.
+    #[must_use]
+    pub fn broker(&self) -> Meter {
+        Meter::tree(RABBITMQ, self.rabbitmq.pid())
+    }
+
+    /// A program that came with PostgreSQL, such as `pgbench`.
+    ///
+    /// # Errors
+    /// When it is not beside the server.
+    pub fn program(&self, name: &str) -> Result<PathBuf> {
+        let program = self.postgres.binaries().join(name);
+        ensure!(
+            program.is_file(),
+            "{name} is not beside this PostgreSQL: {} is missing",
+            program.display()
+        );
+        Ok(program)
+    }
+
     /// Stops what would otherwise be killed in the middle of a write.
     pub async fn stop(self) {
         self.postgres.stop().await;
@@ -74,5 +96,7 @@ impl Stores {
 
 /// The meter of PostgreSQL.
 pub const POSTGRES: &str = "PostgreSQL";
+/// The meter of RabbitMQ.
+pub const RABBITMQ: &str = "RabbitMQ";
 /// The meter of Redis.
 pub const REDIS: &str = "Redis";

@@ -33,7 +33,7 @@ mod targets;
 use std::{fs::File, path::PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
-use clap::{Parser, ValueEnum};
+use clap::{Args, ValueEnum};
 use tokio::runtime::Runtime;
 
 use super::{
@@ -45,9 +45,8 @@ use super::{
 use crate::harness::fleet::now;
 use rig::Rig;
 
-/// Measures what decisions about quotas cost, beside a server that decides nothing.
-#[derive(Debug, Parser)]
-#[command(name = "octroi-bench")]
+/// What is measured.
+#[derive(Debug, Args)]
 pub struct Options {
     /// Only these groups of cases; all of them where none is named.
     groups: Vec<Group>,
@@ -137,7 +136,7 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 /// Waits for a file that others lock too.
-fn lock(path: &std::path::Path) -> Result<File> {
+pub(super) fn lock(path: &std::path::Path) -> Result<File> {
     let file = File::create(path).with_context(|| format!("cannot open {}", path.display()))?;
     file.lock()?;
     Ok(file)

@@ -1,21 +1,37 @@
-//! Traffic of usage: events, one by one.
+//! Traffic of usage: events one by one, in batches and in streams, and questions for figures.
+//!
+//! Of events, those that [`allowed`](Seen::allowed) counts are in the ledger now and were not before; those that
+//! [`denied`](Seen::denied) counts were there before.
+
+mod answer;
+mod questions;
 
 use super::{
     quota::{
         RequestIds,
-        wire::{self, Tag, Value},
+        wire::{self, Tag},
     },
     traffic::{Kind, Seen, Traffic},
 };
+
+pub use questions::{Asked, FirstPage, Stats};
+
+/// How far back the event lies that is sent again: further than what can be open at a time.
+const AGAIN_BACK: u64 = 100_001;
+/// Of so many events one is sent again.
+const AGAIN_OF: u64 = 10;
 
 /// Events of one unit of one metric, recorded after the fact.
 #[derive(Clone, Debug)]
 pub struct Events {
     accounts: Vec<String>,
-    next_account: usize,
     /// The fields behind the event's id, which never change.
     end: Vec<u8>,
     ids: RequestIds,
+    /// How many were written.
+    written: u64,
+    /// Whether some were sent before.
+    some_again: bool,
 }
 
 impl Events {
@@ -28,10 +44,51 @@ impl Events {
         wire::put_number(&mut end, Tag::varint(5), 1);
         Self {
             accounts: accounts.to_vec(),
-            next_account: 0,
             end,
             ids: RequestIds::new(run),
+            written: 0,
+            some_again: false,
         }
+    }
+
+    /// The same, where every tenth was sent before.
+    #[must_use]
+    pub fn some_again(self) -> Self {
+        Self {
+            some_again: true,
+            ..self
+        }
+    }
+
+    /// The number of the next event, which its account and its id follow from.
+    fn next_number(&mut self) -> u64 {
+        let place = self.written;
+        self.written += 1;
+        // What lies so far back was no repeat itself, as the distance is not a multiple of ten.
+        let is_again = self.some_again && place >= AGAIN_BACK && place % AGAIN_OF == AGAIN_OF - 1;
+        if is_again { place - AGAIN_BACK } else { place }
+    }
+
+    /// Appends the next event as the message `tag`.
+    fn put_next(&mut self, tag: Tag, out: &mut Vec<u8>) {
+        let number = self.next_number();
+        let account = self.accounts[(number % self.accounts.len() as u64) as usize].as_bytes();
+        let bytes = wire::field_bytes(account.len()) + wire::field_bytes(RequestIds::BYTES) + self.end.len();
+        wire::put_message_head(out, tag, bytes);
+        wire::put_text(out, Tag::bytes(1), account);
+        wire::put_text(out, Tag::bytes(2), self.ids.of(number));
+        out.extend_from_slice(&self.end);
+    }
+
+    /// An answer in which something was there before that was not sent before is none.
+    fn check(&self, seen: Seen) -> Seen {
+        if seen.denied > 0 && !self.some_again {
+            return Seen {
+                place: seen.place,
+                ..Seen::malformed()
+            };
+        }
+        seen
     }
 }
 
@@ -40,70 +97,80 @@ impl Traffic for Events {
     const KIND: Kind = Kind::Unary;
 
     fn write(&mut self, _place: u32, out: &mut Vec<u8>) {
-        let account = self.accounts[self.next_account].as_bytes();
-        let bytes = wire::field_bytes(account.len()) + wire::field_bytes(RequestIds::BYTES) + self.end.len();
-        wire::put_message_head(out, Tag::bytes(1), bytes);
-        wire::put_text(out, Tag::bytes(1), account);
-        wire::put_text(out, Tag::bytes(2), self.ids.next());
-        out.extend_from_slice(&self.end);
-        self.next_account = (self.next_account + 1) % self.accounts.len();
+        self.put_next(Tag::bytes(1), out);
     }
 
-    /// It is recorded, and was not before.
     fn read(&mut self, message: &[u8]) -> Seen {
-        let (mut is_duplicate, mut is_recorded) = (false, false);
-        let read = wire::fields(message, |field, value| {
-            match (field, value) {
-                (1, Value::Number(1)) => is_duplicate = true,
-                (2, Value::Bytes(_)) => is_recorded = true,
-                _ => {}
-            }
-            Ok(())
-        });
-        if read.is_err() || is_duplicate || !is_recorded {
-            return Seen::malformed();
+        self.check(answer::recorded(message))
+    }
+}
+
+/// Events in batches.
+#[derive(Clone, Debug)]
+pub struct EventBatches {
+    events: Events,
+    length: u32,
+}
+
+impl EventBatches {
+    /// Batches of `length` events.
+    #[must_use]
+    pub fn new(events: Events, length: u32) -> Self {
+        Self { events, length }
+    }
+}
+
+impl Traffic for EventBatches {
+    const PATH: &'static str = "/octroi.usage.v1.UsageService/TrackUsageBatch";
+    const KIND: Kind = Kind::Unary;
+
+    fn write(&mut self, _place: u32, out: &mut Vec<u8>) {
+        for _ in 0..self.length {
+            self.events.put_next(Tag::bytes(1), out);
         }
-        Seen {
-            allowed: 1,
-            ..Seen::default()
+    }
+
+    fn read(&mut self, message: &[u8]) -> Seen {
+        self.events.check(answer::batch(message, self.length))
+    }
+}
+
+/// Events in batches, on a stream that stays open.
+#[derive(Clone, Debug)]
+pub struct EventStream {
+    batches: EventBatches,
+    /// The batch that is written, whose length comes before it.
+    batch: Vec<u8>,
+}
+
+impl EventStream {
+    /// A stream of batches of `length` events.
+    #[must_use]
+    pub fn new(events: Events, length: u32) -> Self {
+        Self {
+            batches: EventBatches::new(events, length),
+            batch: Vec::new(),
         }
+    }
+}
+
+impl Traffic for EventStream {
+    const PATH: &'static str = "/octroi.usage.v1.UsageService/TrackUsageStream";
+    const KIND: Kind = Kind::Stream;
+
+    fn write(&mut self, place: u32, out: &mut Vec<u8>) {
+        self.batch.clear();
+        self.batches.write(place, &mut self.batch);
+        // Counted from 1: protobuf leaves a 0 out, and then a lost id would look like the first place.
+        wire::put_number(out, Tag::varint(1), u64::from(place) + 1);
+        wire::put_text(out, Tag::bytes(2), &self.batch);
+    }
+
+    fn read(&mut self, message: &[u8]) -> Seen {
+        let seen = answer::of_stream(message, self.batches.length);
+        self.batches.events.check(seen)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use octroi_proto::usage::v1::{TrackUsageRequest, TrackUsageResponse, UsageEvent};
-    use tonic_prost::prost::Message as _;
-
-    use super::*;
-
-    #[test]
-    fn an_event_is_what_the_contract_reads() {
-        let mut events = Events::new(0xabc, "api.requests", &["a".to_owned(), "b".to_owned()]);
-        for (account, number) in [("a", 0), ("b", 1), ("a", 2)] {
-            let mut out = Vec::new();
-            events.write(0, &mut out);
-            let expected = UsageEvent {
-                account_id: account.to_owned(),
-                event_id: format!("0000000000000abc-{number:016x}"),
-                metric: "api.requests".to_owned(),
-                amount: 1,
-                ..UsageEvent::default()
-            };
-            let read = TrackUsageRequest::decode(&*out).expect("an event");
-            assert_eq!(read.event, Some(expected));
-        }
-    }
-
-    #[test]
-    fn only_an_event_that_is_new_counts() {
-        let mut events = Events::new(1, "api.requests", &["a".to_owned()]);
-        let answer = |duplicate| TrackUsageResponse {
-            duplicate,
-            record_time: Some(prost_types::Timestamp::default()),
-        };
-        assert_eq!(events.read(&answer(false).encode_to_vec()).allowed, 1);
-        assert_eq!(events.read(&answer(true).encode_to_vec()), Seen::malformed());
-        assert_eq!(events.read(b""), Seen::malformed());
-    }
-}
+mod tests;

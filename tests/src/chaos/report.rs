@@ -162,9 +162,27 @@ impl Report {
     /// When it cannot be written.
     pub fn add(&mut self, outcome: &Outcome) -> Result<bool> {
         outcome.print();
+        self.add_verdicts(
+            (outcome.scenario, outcome.seed),
+            outcome.requests,
+            &outcome.verdicts,
+        )
+    }
+
+    /// Adds what the rules say of a run of a scenario and a seed, in which so many requests were answered, writes the
+    /// file, and answers whether every rule held.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn add_verdicts(
+        &mut self,
+        (scenario, seed): (&str, u64),
+        requests: usize,
+        verdicts: &[Verdict],
+    ) -> Result<bool> {
         let row = |verdict: &Verdict| Row {
-            scenario: outcome.scenario.to_owned(),
-            seed: outcome.seed,
+            scenario: scenario.to_owned(),
+            seed,
             invariant: verdict.invariant.to_owned(),
             checked: verdict.checked,
             violations: verdict.violations.len(),
@@ -172,12 +190,12 @@ impl Report {
         };
         let ends = Verdict {
             invariant: ENDS,
-            checked: outcome.requests,
+            checked: requests,
             violations: Vec::new(),
         };
-        self.rows.extend(outcome.verdicts.iter().chain([&ends]).map(row));
+        self.rows.extend(verdicts.iter().chain([&ends]).map(row));
         self.write()?;
-        Ok(outcome.violations() == 0)
+        Ok(verdicts.iter().all(|verdict| verdict.violations.is_empty()))
     }
 
     /// Adds a run that did not come to its end, which is a rule as well: it answers `false`.

@@ -188,7 +188,8 @@ pub async fn run(site: &mut Site, scenario: &Scenario, seed: u64) -> Result<Outc
 }
 
 /// FNV-1a of a scenario's name, so that scenarios of one seed do not all choose the same.
-fn number_of(name: &str) -> u64 {
+#[must_use]
+pub fn number_of(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })

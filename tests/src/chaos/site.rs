@@ -22,7 +22,7 @@ use crate::harness::{
     port::Port,
 };
 
-/// How many replicas of quota there are.
+/// How many replicas of quota there are, where quota is what is broken.
 pub const REPLICAS: usize = 4;
 /// A metric whose decisions are answered once the ledger has them.
 pub const DURABLE: &str = "api.requests";
@@ -45,6 +45,15 @@ const SETTINGS: [(&str, &str); 7] = [
     ("usage.database.connections_max", "20"),
 ];
 
+/// How many there are of the services that may run more than once.
+#[derive(Clone, Copy, Debug)]
+pub struct Replicas {
+    /// Of quota.
+    pub quota: usize,
+    /// Of usage.
+    pub usage: usize,
+}
+
 /// Where faults are put in.
 #[derive(Debug)]
 pub struct Doors {
@@ -58,7 +67,9 @@ pub struct Doors {
     pub bus: Proxy,
     /// Between everybody and usage.
     pub usage: Proxy,
-    /// Between callers and each replica.
+    /// Between callers and each further replica of usage.
+    pub further_usage: Vec<Proxy>,
+    /// Between callers and each replica of quota.
     pub replicas: Vec<Proxy>,
 }
 
@@ -72,7 +83,8 @@ impl Doors {
             &self.bus,
             &self.usage,
         ];
-        for door in all.into_iter().chain(&self.replicas) {
+        let further = self.further_usage.iter().chain(&self.replicas);
+        for door in all.into_iter().chain(further) {
             door.heal();
         }
     }
@@ -89,18 +101,31 @@ pub struct Site {
     pub redis: RedisServer,
     /// The database server.
     pub postgres: PrivatePostgres,
-    _rabbitmq: RabbitMqServer,
+    /// The broker.
+    pub rabbitmq: RabbitMqServer,
     dir: TempDir,
     callers: Vec<Vec<Clients>>,
     operator: Clients,
 }
 
 impl Site {
-    /// Starts everything.
+    /// Starts everything, with many replicas of quota.
     ///
     /// # Errors
     /// What cannot be started.
     pub async fn start() -> Result<Self> {
+        Self::start_with(Replicas {
+            quota: REPLICAS,
+            usage: 1,
+        })
+        .await
+    }
+
+    /// Starts everything, with so many replicas.
+    ///
+    /// # Errors
+    /// What cannot be started.
+    pub async fn start_with(replicas: Replicas) -> Result<Self> {
         let dir = open_dir()?;
         let (postgres, redis, rabbitmq) = tokio::try_join!(
             start_postgres(dir.path()),
@@ -114,11 +139,13 @@ impl Site {
             redis: Proxy::before(local(redis.port())).await?,
             bus: Proxy::before(local(rabbitmq.port())).await?,
             usage: Proxy::before(usage_port.address()).await?,
+            further_usage: Vec::new(),
             replicas: Vec::new(),
         };
         let servers = servers(&postgres, &rabbitmq, &doors);
         let builder = Fleet::builder(Topology::Split)
-            .replicas("quota", REPLICAS)
+            .replicas("quota", replicas.quota)
+            .replicas("usage", replicas.usage)
             .servers(servers)
             .port("usage", usage_port)
             .set("links.usage", format!("http://{}", doors.usage.address()));
@@ -127,9 +154,13 @@ impl Site {
         let mut fleet = builder.start().await?;
         // What is killed leaves work that nobody waits for.
         fleet.expect_leftovers();
-        for number in 1..=REPLICAS {
+        for number in 1..=replicas.quota {
             let door = Proxy::before(fleet.address(&replica(number))).await?;
             doors.replicas.push(door);
+        }
+        for number in 2..=replicas.usage {
+            let door = Proxy::before(fleet.address(&format!("usage-{number}"))).await?;
+            doors.further_usage.push(door);
         }
         let callers = callers(&fleet, &doors)?;
         let operator = fleet.clients(OPERATOR)?;
@@ -139,7 +170,7 @@ impl Site {
             doors,
             redis,
             postgres,
-            _rabbitmq: rabbitmq,
+            rabbitmq,
             dir,
             callers,
             operator,
@@ -193,18 +224,18 @@ impl Site {
         }
         Ok(())
     }
+}
 
-    /// Waits until PostgreSQL, which was killed, is back.
-    ///
-    /// # Errors
-    /// When it does not come back.
-    pub async fn postgres_is_back(&self, killed: u32) -> Result<()> {
-        let mut state = self.postgres.state();
-        let back = |state: &State| matches!(state, State::Running { pid } if *pid != killed);
-        let state = state.wait_for(|state| back(state) || state.is_final()).await?;
-        ensure!(back(&state), "PostgreSQL did not come back: {:?}", *state);
-        Ok(())
-    }
+/// Waits until PostgreSQL, which was killed, is back.
+///
+/// # Errors
+/// When it does not come back.
+pub async fn is_back(postgres: &PrivatePostgres, killed: u32) -> Result<()> {
+    let mut state = postgres.state();
+    let back = |state: &State| matches!(state, State::Running { pid } if *pid != killed);
+    let state = state.wait_for(|state| back(state) || state.is_final()).await?;
+    ensure!(back(&state), "PostgreSQL did not come back: {:?}", *state);
+    Ok(())
 }
 
 fn local(port: u16) -> SocketAddr {

@@ -11,6 +11,7 @@ use nix::{
 use super::{
     Case,
     lane::{Heads, Lane},
+    pace::Pace,
     tally::Record,
 };
 use crate::bench::{http2::Broken, traffic::Traffic};
@@ -23,6 +24,8 @@ const DRAIN_MAX: Duration = Duration::from_secs(5);
 const REOPENED_MAX: u64 = 1_000;
 /// How often the clock is looked at where nothing happens.
 const TICK_MS: u8 = 50;
+/// The same where requests are due by the clock and not by an answer.
+const PACED_TICK_MS: u8 = 1;
 
 /// The connections of a case.
 #[derive(Debug)]
@@ -33,6 +36,9 @@ pub(super) struct Generator<'a, T> {
     lanes: Vec<Lane>,
     epoll: Epoll,
     record: Record,
+    pace: Pace,
+    /// The connection that is first asked for room for what is due.
+    turn_of: usize,
     is_draining: bool,
     heard_at: Instant,
 }
@@ -48,6 +54,8 @@ impl<'a, T: Traffic> Generator<'a, T> {
             lanes: Vec::new(),
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
             record: Record::default(),
+            pace: Pace::new(case.rate, Instant::now()),
+            turn_of: 0,
             is_draining: false,
             heard_at: Instant::now(),
         };
@@ -70,6 +78,11 @@ impl<'a, T: Traffic> Generator<'a, T> {
     /// What was counted since this was asked last.
     pub(super) fn take_record(&mut self) -> Record {
         std::mem::take(&mut self.record)
+    }
+
+    /// Requests that are due and not sent.
+    pub(super) fn overdue(&self, now: Instant) -> u64 {
+        self.pace.overdue(now)
     }
 
     /// Asks and listens until `end`.
@@ -110,7 +123,9 @@ impl<'a, T: Traffic> Generator<'a, T> {
     /// Waits until something happens, and does what follows from it.
     fn turn(&mut self) -> Result<()> {
         let mut events = [EpollEvent::empty(); 64];
-        let count = match self.epoll.wait(&mut events, EpollTimeout::from(TICK_MS)) {
+        let is_paced = self.case.rate.is_some();
+        let tick_ms = if is_paced { PACED_TICK_MS } else { TICK_MS };
+        let count = match self.epoll.wait(&mut events, EpollTimeout::from(tick_ms)) {
             Ok(count) => count,
             Err(Errno::EINTR) => 0,
             Err(error) => return Err(error.into()),
@@ -121,7 +136,10 @@ impl<'a, T: Traffic> Generator<'a, T> {
                 self.reopen(index, &broken)?;
             }
         }
-        if count > 0 {
+        if is_paced {
+            self.send_due()?;
+        }
+        if count > 0 || self.open_requests() == 0 {
             self.heard_at = Instant::now();
         } else if self.heard_at.elapsed() > SILENCE_MAX {
             bail!(
@@ -145,12 +163,33 @@ impl<'a, T: Traffic> Generator<'a, T> {
         let now = Instant::now();
         lane.receive(self.traffic, &mut self.record, now)?;
         if !self.is_draining {
-            lane.top_up(self.traffic, &mut self.record, now);
+            lane.top_up(self.traffic, &mut self.record, &mut self.pace, now);
         }
         if lane.connection.protocol.is_spent() {
             return Err(Broken::Closed);
         }
         self.flush(index)
+    }
+
+    /// Sends what has become due, each time beginning at another connection.
+    fn send_due(&mut self) -> Result<()> {
+        if self.is_draining {
+            return Ok(());
+        }
+        let lanes = self.lanes.len();
+        self.turn_of = (self.turn_of + 1) % lanes;
+        for place in 0..lanes {
+            let index = (self.turn_of + place) % lanes;
+            let now = Instant::now();
+            if self.pace.due(now).is_none() {
+                return Ok(());
+            }
+            self.lanes[index].top_up(self.traffic, &mut self.record, &mut self.pace, now);
+            if let Err(broken) = self.flush(index) {
+                self.reopen(index, &broken)?;
+            }
+        }
+        Ok(())
     }
 
     fn flush(&mut self, index: usize) -> Result<(), Broken> {

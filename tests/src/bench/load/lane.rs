@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Instant};
 
-use super::tally::Record;
+use super::{pace::Pace, tally::Record};
 use crate::bench::{
     http2::{Broken, Connection, End, Events, Head},
     traffic::{Kind, Seen, Traffic},
@@ -11,7 +11,7 @@ use crate::bench::{
 /// A place for one request at a time. There are as many as may be open at once.
 #[derive(Clone, Copy, Debug, Default)]
 struct Place {
-    /// When the request that is open here was sent.
+    /// When the request that is open here was sent, or was due where it is sent at a rate.
     sent_at: Option<Instant>,
     /// What was answered to it; a unary call ends after that.
     seen: Option<Seen>,
@@ -78,18 +78,26 @@ impl Lane {
         })
     }
 
-    /// Sends requests until no place is free, or the server takes no more.
-    pub(super) fn top_up<T: Traffic>(&mut self, traffic: &mut T, record: &mut Record, now: Instant) {
+    /// Sends requests that are due until no place is free, or the server takes no more.
+    pub(super) fn top_up<T: Traffic>(
+        &mut self,
+        traffic: &mut T,
+        record: &mut Record,
+        pace: &mut Pace,
+        now: Instant,
+    ) {
         if !self.connection.protocol.is_ready() {
             return;
         }
         while let Some(&place) = self.places.free.last() {
+            let Some(due_at) = pace.due(now) else { return };
             let Some(id) = self.stream_for(place, T::KIND, traffic.is_second()) else {
                 record.tally.held_back += 1;
                 return;
             };
             self.places.free.pop();
-            self.places.all[place as usize].sent_at = Some(now);
+            self.places.all[place as usize].sent_at = Some(due_at);
+            pace.took();
             record.tally.sent += 1;
             let is_last = T::KIND == Kind::Unary;
             let protocol = &mut self.connection.protocol;

@@ -8,17 +8,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use octroi_proto::quota::v1::CheckMode;
 use sqlx::{Connection as _, PgConnection};
 use tokio::runtime::Runtime;
 
 use super::catalog;
+pub(super) use crate::bench::accounts::names;
 use crate::{
     bench::{
+        accounts,
         cpu::Meter,
         floor::{Floor, Shape},
         load::{self, Case, Round},
+        page,
         pin::{self, Cores},
         quota::Checks,
         route::Route,
@@ -190,21 +193,11 @@ impl<'a> Rig<'a> {
             .unwrap_or_default()
     }
 
-    /// Makes accounts that exist and have done nothing yet, as signing up leaves them.
+    /// Makes accounts that exist and have done nothing yet.
     pub(super) fn create_accounts(&self, accounts: &str, count: u32) -> Result<()> {
-        const ACCOUNT: &str = "INSERT INTO account.account (account_id, display_name, state, created_at)
-             SELECT $1 || '-' || number, 'Bench', 'active', now() FROM generate_series(0, $2 - 1) AS number";
-        const SETTINGS: &str = "INSERT INTO account.account_settings (account_id, zone, language, updated_at)
-             SELECT $1 || '-' || number, 'UTC', 'en', now() FROM generate_series(0, $2 - 1) AS number";
         self.runtime.block_on(async {
             let mut session = self.session().await?;
-            for insert in [ACCOUNT, SETTINGS] {
-                let made = sqlx::query(insert).bind(accounts).bind(i64::from(count));
-                made.execute(&mut session).await?;
-            }
-            sqlx::raw_sql("ANALYZE account.account; ANALYZE account.account_settings")
-                .execute(&mut session)
-                .await?;
+            accounts::create(&mut session, accounts, count).await?;
             Ok(session.close().await?)
         })
     }
@@ -234,19 +227,7 @@ impl<'a> Rig<'a> {
 
     /// A figure of the replica's metrics page; 0 where it has none yet.
     pub(super) fn metric(&self, name: &str) -> Result<f64> {
-        let url = format!("http://{}/metrics", self.admin);
-        let page = self
-            .runtime
-            .block_on(async { reqwest::get(url).await?.text().await })?;
-        let line = page
-            .lines()
-            .find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
-        line.map_or(Ok(0.0), |line| {
-            let value = line.rsplit(' ').next().context("a value")?;
-            value
-                .parse()
-                .with_context(|| format!("the metric {name} is {value:?}"))
-        })
+        self.runtime.block_on(page::metric(self.admin, name))
     }
 
     /// Has each of the accounts decided, so that the replica knows it. Not too many at once: the first decision of an
@@ -275,9 +256,4 @@ impl<'a> Rig<'a> {
         }
         Ok(())
     }
-}
-
-/// The names of accounts.
-pub(super) fn names(accounts: &str, count: u32) -> Vec<String> {
-    (0..count).map(|number| format!("{accounts}-{number}")).collect()
 }

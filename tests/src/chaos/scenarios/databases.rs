@@ -6,7 +6,7 @@ use nix::{
     unistd::Pid,
 };
 
-use super::super::{proxy::Mode, run::Scene};
+use super::super::{proxy::Mode, run::Scene, site::is_back};
 
 /// How often every session ends.
 const CUTS: u32 = 5;
@@ -15,7 +15,7 @@ const CUTS: u32 = 5;
 pub(super) async fn postgres_killed(scene: &mut Scene<'_>) -> Result<()> {
     let process = scene.site.postgres.pid().context("PostgreSQL does not run")?;
     kill(Pid::from_raw(i32::try_from(process)?), Signal::SIGKILL)?;
-    scene.site.postgres_is_back(process).await?;
+    is_back(&scene.site.postgres, process).await?;
     scene.pause(500..1_500).await;
     Ok(())
 }
