@@ -54,7 +54,7 @@ pub async fn with_service(context: &Context) -> anyhow::Result<(Component, Servi
     let db = Db::connect(&config.database, NAME, context.sandbox).await?;
     let wake = Wake::default();
     let directory = Directory::new(context.links.to("account", NAME)?);
-    let service = service::Service::new(&db, directory, &wake, &config);
+    let service = Service::new(&db, directory, &wake, &config);
     let (prune, months) = (service.clone(), service.clone());
     let (reports, sweep) = (service.clone(), service.clone());
     let pages = PageTokens::new(&context.auth.derived_key("usage pages"));

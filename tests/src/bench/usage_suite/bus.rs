@@ -223,6 +223,7 @@ fn message(events: usize) -> Message {
     let recorded = UsageRecorded {
         events: (0..events).map(event).collect(),
         ledger_transaction: 1,
+        record_time: Some(octroi_kit::convert::to_proto_time(now)),
     };
     Message {
         id: Uuid::new_v4(),
