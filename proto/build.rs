@@ -8,14 +8,18 @@ use prost::Message as _;
 const FILES: &[&str] = &[
     "octroi/account/v1/account_service.proto",
     "octroi/billing/v1/billing_service.proto",
+    "octroi/common/v1/anomaly.proto",
     "octroi/common/v1/catalog.proto",
     "octroi/common/v1/money.proto",
     "octroi/errors/v1/error_reason.proto",
+    "octroi/events/v1/anomalies.proto",
     "octroi/events/v1/events.proto",
     "octroi/notification/v1/notification_service.proto",
     "octroi/quota/v1/quota_service.proto",
     "octroi/usage/v1/corrections.proto",
     "octroi/usage/v1/reports.proto",
+    "octroi/usage/v1/anomalies.proto",
+    "octroi/usage/v1/forecast.proto",
     "octroi/usage/v1/usage_service.proto",
 ];
 

@@ -62,6 +62,8 @@ pub(crate) const TABLE: &[(&str, &str, Access)] = &[
     ("GET",    "/api/account/usage/reports/{job_id}", MemberOrKey(UsageRead)),
     ("DELETE", "/api/account/usage/reports/{job_id}", MemberOrKey(UsageRead)),
     ("GET",    "/api/account/usage/reports/{job_id}/download", MemberOrKey(UsageRead)),
+    ("GET",    "/api/account/usage/anomalies",     MemberOrKey(UsageRead)),
+    ("GET",    "/api/account/usage/forecast",      MemberOrKey(UsageRead)),
     ("GET",    "/api/account/quotas",              MemberOrKey(UsageRead)),
     ("GET",    "/api/account/decisions/{decision_id}", MemberOrKey(UsageRead)),
     ("GET",    "/api/account/notifications",       Member),

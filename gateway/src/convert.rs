@@ -74,9 +74,13 @@ macro_rules! asked {
 
 mod explained;
 mod report;
+mod unusual;
 
-pub(crate) use self::explained::{DecisionAction, ExplanationDetail, HoldEndState, Recording};
-pub(crate) use self::report::{ReportGranularity, ReportState};
+pub(crate) use self::{
+    explained::{DecisionAction, ExplanationDetail, HoldEndState, Recording},
+    report::{ReportGranularity, ReportState},
+    unusual::{AnomalyKind, AskedAnomalyKind, ForecastMethod},
+};
 
 answered! {
     /// How the amounts of a metric become one figure.

@@ -25,7 +25,7 @@ use utoipa::{
 
 use crate::{
     access::{self, Access},
-    convert::{Granularity, ReportGranularity},
+    convert::{AskedAnomalyKind, Granularity, ReportGranularity},
     problem::{self, Document},
     reason, session,
 };
@@ -67,6 +67,7 @@ fn components() -> Components {
             ReportGranularity::name().into_owned(),
             ReportGranularity::schema(),
         ),
+        (AskedAnomalyKind::name().into_owned(), AskedAnomalyKind::schema()),
     ];
     Document::schemas(&mut schemas);
     let cookie = ApiKey::Cookie(ApiKeyValue::with_description(

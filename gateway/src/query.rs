@@ -12,7 +12,7 @@ use octroi_kit::convert::to_proto_time;
 use octroi_proto::errors::v1::ErrorReason;
 
 use crate::{
-    convert::{Granularity, ReportGranularity},
+    convert::{AskedAnomalyKind, Granularity, ReportGranularity},
     instant,
     problem::Problem,
 };
@@ -151,6 +151,17 @@ impl Query {
                         .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/csv"))
                 }),
         }
+    }
+
+    /// A kind of anomalies; 0, which is both, where none is given.
+    pub(crate) fn anomaly_kind(&mut self, name: &str) -> i32 {
+        let Some(word) = self.text(name) else {
+            return 0;
+        };
+        let read = AskedAnomalyKind::from_word(&word).ok_or(format!("must be {}", AskedAnomalyKind::RULE));
+        self.violations
+            .take(name, read)
+            .map_or(0, AskedAnomalyKind::to_proto)
     }
 
     pub(crate) fn flag(&mut self, name: &str) -> bool {

@@ -1,10 +1,12 @@
 //! The routes, one file a group.
 
+mod anomalies;
 mod api_keys;
 mod auth;
 mod billing;
 mod check;
 mod decisions;
+mod forecast;
 mod notifications;
 mod quotas;
 mod settings;
@@ -53,6 +55,8 @@ fn all() -> OpenApiRouter<Edge> {
         ))
         .routes(routes!(usage_reports::download_usage_report))
         .routes(routes!(usage_events::track_usage).layer(DefaultBodyLimit::max(body::EVENTS_BYTES_MAX)))
+        .routes(routes!(anomalies::list_anomalies))
+        .routes(routes!(forecast::forecast))
         .routes(routes!(quotas::quotas))
         .routes(routes!(decisions::explain_decision))
         .routes(routes!(notifications::notifications))

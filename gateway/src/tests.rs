@@ -3,6 +3,7 @@
 mod browser;
 mod programs;
 mod reports;
+mod unusual;
 
 use axum::{
     body::Body,

@@ -25,6 +25,7 @@ routing_keys! {
     AccountClosed => "account.closed",
     UsageRecorded => "usage.recorded",
     UsageCorrected => "usage.corrected",
+    AnomalyDetected => "usage.anomaly_detected",
     ThresholdCrossed => "quota.threshold_crossed",
     BackToNormal => "quota.back_to_normal",
     SubscriptionChanged => "billing.subscription_changed",
@@ -41,4 +42,5 @@ pub const QUEUES: &[(&str, &[&str])] = &[
     ("quota.entitlements", &["billing.subscription_changed"]),
     ("quota.zones", &["account.zone_changed"]),
     ("notification.thresholds", &["quota.threshold_crossed"]),
+    ("notification.anomalies", &["usage.anomaly_detected"]),
 ];

@@ -270,7 +270,7 @@ pub(crate) async fn all_services_have_the_time(app: &Clients, at: Timestamp) -> 
                 seconds: at.as_second(),
                 nanos: 0,
             }),
-            ..event("acme", "e-1", "llm.requests", 1)
+            ..event("acme", &format!("clock-{at}"), "llm.requests", 1)
         }),
         ..TrackUsageRequest::default()
     };

@@ -1,6 +1,7 @@
 //! Stories about a whole fleet, told once and run in both topologies.
 
 mod aggregations;
+mod anomalies;
 mod asks;
 mod back_to_normal;
 mod batches;

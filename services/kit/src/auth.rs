@@ -141,6 +141,8 @@ pub const TABLE: &[(&str, &[Role])] = &[
     ("/octroi.usage.v1.UsageService/ListUsageReportJobs", &[Gateway, Operator, Application]),
     ("/octroi.usage.v1.UsageService/CancelUsageReportJob", &[Gateway, Operator, Application]),
     ("/octroi.usage.v1.UsageService/DownloadUsageReport", &[Gateway, Operator, Application]),
+    ("/octroi.usage.v1.UsageService/ListAnomalies", &[Gateway, Operator, Application]),
+    ("/octroi.usage.v1.UsageService/ForecastUsage", &[Gateway, Operator, Application]),
     ("/octroi.usage.v1.UsageService/SealSlices", &[Quota]),
     ("/octroi.usage.v1.UsageService/ApplyCatalog", &[Billing]),
     ("/octroi.billing.v1.BillingService/ApplyCatalog", &[Operator]),

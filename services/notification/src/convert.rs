@@ -1,5 +1,7 @@
 //! Between the contracts and the domain.
 
+mod anomaly;
+
 use octroi_core::{AccountId, MetricSlug, Units, Violations, Window};
 use octroi_kit::{
     convert::{from_proto_mode, from_proto_period, from_proto_time, to_proto_time},
@@ -8,6 +10,7 @@ use octroi_kit::{
 use octroi_proto::{account::v1 as account, events::v1 as events, notification::v1 as proto};
 use uuid::Uuid;
 
+pub(crate) use self::anomaly::from_proto_anomaly_detected;
 use crate::{
     channels::in_app::ShownNotice,
     domain::{Email, EmailStatus, Language, Severity, threshold::ThresholdCrossed},

@@ -74,6 +74,9 @@ pub async fn component(context: &Context) -> anyhow::Result<Component> {
     component
         .consumers
         .push(consumer::thresholds(&db, &wake, config.mail.per_account_day_max));
+    component
+        .consumers
+        .push(consumer::anomalies(&db, &wake, config.mail.per_account_day_max));
     component.tasks.push(Task::new("courier", move |stop| {
         courier::run(service, mail, clock, stop)
     }));

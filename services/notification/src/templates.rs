@@ -6,20 +6,20 @@
 //! that nothing that a person chose ever passes the MJML parser. Values are escaped where the HTML is
 //! filled in. A name that no value was given for is an error, never an empty text.
 
+mod told;
+
 use std::collections::{BTreeMap, HashMap};
 
 use jiff::tz::TimeZone;
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value, context};
 
-use crate::domain::{
-    Language, Letter,
-    figures::{date, date_time, number, percent},
-    name,
-    threshold::{ThresholdCrossed, mode_name},
-};
+pub use self::told::Told;
+use crate::domain::{Language, Letter, name};
 
 const THRESHOLD_CROSSED_EN: &str = include_str!("../templates/threshold_crossed.en.txt");
 const THRESHOLD_CROSSED_FR: &str = include_str!("../templates/threshold_crossed.fr.txt");
+const ANOMALY_DETECTED_EN: &str = include_str!("../templates/anomaly_detected.en.txt");
+const ANOMALY_DETECTED_FR: &str = include_str!("../templates/anomaly_detected.fr.txt");
 const EMAIL_TEXT: &str = include_str!("../templates/email.txt");
 const EMAIL_MJML: &str = include_str!("../templates/email.mjml");
 
@@ -79,6 +79,8 @@ impl Templates {
         });
         environment.add_template("threshold_crossed.en.txt", THRESHOLD_CROSSED_EN)?;
         environment.add_template("threshold_crossed.fr.txt", THRESHOLD_CROSSED_FR)?;
+        environment.add_template("anomaly_detected.en.txt", ANOMALY_DETECTED_EN)?;
+        environment.add_template("anomaly_detected.fr.txt", ANOMALY_DETECTED_FR)?;
         environment.add_template("email.txt", EMAIL_TEXT)?;
         environment.add_template_owned("email.html", html_of(EMAIL_MJML)?)?;
         Ok(Self { environment })
@@ -88,8 +90,8 @@ impl Templates {
     ///
     /// # Errors
     /// [`RenderError`].
-    pub fn notice(&self, crossed: &ThresholdCrossed, reader: &Reader<'_>) -> Result<NoticeText, RenderError> {
-        let words = self.words(crossed, reader, &name::clean(reader.account_name))?;
+    pub fn notice<T: Told>(&self, told: &T, reader: &Reader<'_>) -> Result<NoticeText, RenderError> {
+        let words = self.words(told, reader, &name::clean(reader.account_name))?;
         Ok(NoticeText {
             title: text_of(&words, "title")?,
             body: text_of(&words, "body")?,
@@ -100,8 +102,8 @@ impl Templates {
     ///
     /// # Errors
     /// [`RenderError`].
-    pub fn letter(&self, crossed: &ThresholdCrossed, reader: &Reader<'_>) -> Result<Letter, RenderError> {
-        let words = self.words(crossed, reader, &name::clean_without_links(reader.account_name))?;
+    pub fn letter<T: Told>(&self, told: &T, reader: &Reader<'_>) -> Result<Letter, RenderError> {
+        let words = self.words(told, reader, &name::clean_without_links(reader.account_name))?;
         let subject = text_of(&words, "subject")?;
         let layout = context! {
             language => reader.language.as_str(),
@@ -117,20 +119,16 @@ impl Templates {
     }
 
     /// What the language's file says, by name, beside the figures that it was given.
-    fn words(
+    fn words<T: Told>(
         &self,
-        crossed: &ThresholdCrossed,
+        told: &T,
         reader: &Reader<'_>,
         account_name: &str,
     ) -> Result<Value, RenderError> {
-        let figures = figures(crossed, reader, account_name);
-        let file = match reader.language {
-            Language::English => "threshold_crossed.en.txt",
-            Language::French => "threshold_crossed.fr.txt",
-        };
+        let figures = context! { account => account_name, ..told.figures(reader) };
         let captured = self
             .environment
-            .get_template(file)?
+            .get_template(T::file(reader.language))?
             .render_captured(figures.clone())?;
         let state = captured.state();
         let words: BTreeMap<String, Value> = state
@@ -155,28 +153,6 @@ fn html_of(mjml: &str) -> Result<String, RenderError> {
         .map_err(|error| RenderError::Layout(error.to_string()))
 }
 
-/// What the language's file may use: figures and times as the language writes them.
-fn figures(crossed: &ThresholdCrossed, reader: &Reader<'_>, account_name: &str) -> Value {
-    let Reader { language, zone, .. } = *reader;
-    let window = crossed.window;
-    let end = window.is_bounded().then(|| date_time(language, window.end, zone));
-    context! {
-        account => account_name,
-        metric => crossed.metric.as_str(),
-        period => crossed.period.as_str(),
-        mode => mode_name(crossed.mode),
-        limit => number(language, crossed.limit.get()),
-        used => number(language, crossed.used.get()),
-        percent => percent(language, crossed.percent),
-        full => crossed.percent == 100,
-        over => crossed.percent >= 100,
-        closed => crossed.window_closed,
-        start => date_time(language, window.start, zone),
-        start_date => date(language, window.start, zone),
-        end => end,
-    }
-}
-
 fn text_of(words: &Value, name: &'static str) -> Result<String, RenderError> {
     let value = words.get_attr(name)?;
     value
@@ -191,7 +167,10 @@ mod tests {
     use octroi_core::{LimitMode, Period, Window};
 
     use super::*;
-    use crate::domain::threshold::tests::example;
+    use crate::domain::{
+        figures::number,
+        threshold::{ThresholdCrossed, tests::example},
+    };
 
     const LANGUAGES: [Language; 2] = [Language::English, Language::French];
 

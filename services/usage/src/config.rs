@@ -6,7 +6,10 @@ use octroi_kit::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::domain::months::BACK_MONTHS_MAX;
+use crate::domain::{
+    anomaly::{Rules, WEEKS_MIN},
+    months::BACK_MONTHS_MAX,
+};
 
 /// Of fewer months a month that is billed could be gone before its bill.
 const MONTHS_KEPT: std::ops::RangeInclusive<u32> = 4..=BACK_MONTHS_MAX;
@@ -21,6 +24,8 @@ pub struct Config {
     pub ledger: Ledger,
     /// How reports are read and written.
     pub reports: Reports,
+    /// How use out of the ordinary is looked for.
+    pub anomalies: Anomalies,
 }
 
 /// How events become commits.
@@ -76,10 +81,59 @@ impl Reports {
     }
 }
 
+/// How use out of the ordinary is looked for.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Anomalies {
+    /// Whether it is looked for at all.
+    pub enabled: bool,
+    /// The most weeks that an hour is compared with.
+    pub weeks: u32,
+    /// How many tenths of a robust deviation an hour must be away from what is expected.
+    pub score_min_tenths: u64,
+    /// How many units it must be away besides.
+    pub difference_min: u64,
+    /// How long after its end an hour is looked at, in seconds.
+    pub grace_s: u32,
+    /// The most anomalies of one account that begin within 24 hours.
+    pub account_day_max: u32,
+}
+
+impl Anomalies {
+    /// The rules of the domain.
+    pub(crate) fn rules(&self) -> Rules {
+        Rules {
+            weeks: self.weeks,
+            score_min: self.score_min_tenths.saturating_mul(100),
+            difference_min: self.difference_min,
+        }
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        let ranges = [
+            ("weeks", u64::from(self.weeks), u64::from(WEEKS_MIN)..=26),
+            ("score_min_tenths", self.score_min_tenths, 10..=1_000),
+            ("difference_min", self.difference_min, 1..=1_000_000_000),
+            ("grace_s", u64::from(self.grace_s), 60..=3_600),
+            ("account_day_max", u64::from(self.account_day_max), 1..=100),
+        ];
+        for (key, value, range) in ranges {
+            if !range.contains(&value) {
+                return Err(ConfigError::new(
+                    format!("usage.anomalies.{key}"),
+                    format!("must be {} to {}", range.start(), range.end()),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Section for Config {
     fn validate(&self) -> Result<(), ConfigError> {
         self.database.validate("usage")?;
         self.reports.validate()?;
+        self.anomalies.validate()?;
         let Ledger {
             waiting_events_max,
             commit_events_max,

@@ -1,7 +1,9 @@
 //! Between the contract's words and the domain's.
 
+mod anomalies;
 mod corrections;
 mod events;
+mod forecast;
 mod reports;
 mod results;
 mod slices;
@@ -14,10 +16,13 @@ use octroi_core::{AccountId, EventId, Metric, MetricSlug, Source, Units, Violati
 use octroi_kit::convert::{from_proto_metric, from_proto_time, to_proto_time};
 use octroi_proto::usage::v1 as proto;
 
-use self::{corrections::to_proto_standing, slices::from_proto_charges};
 pub use self::{
+    anomalies::{
+        ANOMALIES_LIST, from_proto_anomalies_query, to_proto_anomalies, to_proto_anomaly_kind, to_proto_peak,
+    },
     corrections::{from_proto_amend, from_proto_void, to_proto_correction_results, to_proto_event_view},
     events::{EVENTS_LIST, from_proto_events_query},
+    forecast::{from_proto_forecast, to_proto_forecasts},
     reports::{
         REPORT_JOBS_LIST, from_proto_job, from_proto_jobs_page, from_proto_report_page,
         from_proto_report_query, from_proto_request_id, report_list, to_proto_job, to_proto_report_page,
@@ -26,6 +31,7 @@ pub use self::{
     slices::from_proto_seal,
     stats::{from_proto_stats_query, to_proto_stats},
 };
+use self::{corrections::to_proto_standing, slices::from_proto_charges};
 use crate::{
     domain::{
         event::{ContentHash, Event, Identity, Origin, RecordedEvent},
@@ -158,8 +164,16 @@ pub fn to_proto_recorded(recorded: &Recorded) -> proto::TrackUsageResponse {
 }
 
 fn from_proto_metrics(metrics: &[String], violations: &mut Violations) -> Vec<MetricSlug> {
-    if metrics.is_empty() || metrics.len() > METRICS_MAX {
+    if metrics.is_empty() {
         violations.add("metrics", format!("must name 1 to {METRICS_MAX} metrics"));
+    }
+    from_proto_some_metrics(metrics, violations)
+}
+
+/// Reads metrics, of which there may be none.
+fn from_proto_some_metrics(metrics: &[String], violations: &mut Violations) -> Vec<MetricSlug> {
+    if metrics.len() > METRICS_MAX {
+        violations.add("metrics", format!("must name at most {METRICS_MAX} metrics"));
     }
     let mut read: Vec<MetricSlug> = Vec::with_capacity(metrics.len());
     for (index, metric) in metrics.iter().enumerate() {

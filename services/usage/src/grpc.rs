@@ -19,7 +19,10 @@ use tonic::{Request, Response, Status, Streaming};
 use self::reports::Pieces;
 use crate::{
     convert,
-    domain::event::{Event, Origin},
+    domain::{
+        anomaly::Place,
+        event::{Event, Origin},
+    },
     error::Error,
     service::{Batch, EventView, Service},
 };
@@ -376,6 +379,44 @@ impl UsageService for Handler {
         request: Request<proto::DownloadUsageReportRequest>,
     ) -> Result<Response<Self::DownloadUsageReportStream>, Status> {
         self.report_file(request).await
+    }
+
+    async fn list_anomalies(
+        &self,
+        request: Request<proto::ListAnomaliesRequest>,
+    ) -> Result<Response<proto::ListAnomaliesResponse>, Status> {
+        auth::check_principal(&request, &request.get_ref().account_id)?;
+        let (query, rows) =
+            convert::from_proto_anomalies_query(request.get_ref(), &self.pages).map_err(refused)?;
+        let account = query.account.clone();
+        let listed = self.service.list_anomalies(query, rows.saturating_add(1));
+        let (mut anomalies, looked_until) = listed.await.map_err(refused)?;
+        let next_page_token = cut(&mut anomalies, rows)
+            .map(|last| {
+                let place = Place {
+                    start_at: last.course.start_at,
+                    id: last.id,
+                };
+                let cursor = place.to_string();
+                self.pages
+                    .make(convert::ANOMALIES_LIST, account.as_str(), &cursor)
+            })
+            .unwrap_or_default();
+        Ok(Response::new(convert::to_proto_anomalies(
+            &anomalies,
+            next_page_token,
+            looked_until,
+        )))
+    }
+
+    async fn forecast_usage(
+        &self,
+        request: Request<proto::ForecastUsageRequest>,
+    ) -> Result<Response<proto::ForecastUsageResponse>, Status> {
+        auth::check_principal(&request, &request.get_ref().account_id)?;
+        let (account, targets) = convert::from_proto_forecast(request.get_ref()).map_err(refused)?;
+        let made = self.service.forecast_usage(account, targets).await;
+        Ok(Response::new(convert::to_proto_forecasts(made.map_err(refused)?)))
     }
 
     async fn seal_slices(

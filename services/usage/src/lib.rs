@@ -57,6 +57,7 @@ pub async fn with_service(context: &Context) -> anyhow::Result<(Component, Servi
     let service = Service::new(&db, directory, &wake, &config);
     let (prune, months) = (service.clone(), service.clone());
     let (reports, sweep) = (service.clone(), service.clone());
+    let look = service.clone();
     let pages = PageTokens::new(&context.auth.derived_key("usage pages"));
     let server = UsageServiceServer::new(grpc::Handler::new(service.clone(), pages))
         .max_decoding_message_size(BATCH_BYTES_MAX);
@@ -76,6 +77,12 @@ pub async fn with_service(context: &Context) -> anyhow::Result<(Component, Servi
     component.tasks.push(Task::new("report_sweep", move |stop| {
         sweep.sweep_usage_reports(stop)
     }));
+    if config.anomalies.enabled {
+        let wake = wake.clone();
+        component.tasks.push(Task::new("anomalies", move |stop| {
+            look.look_at_hours(config.anomalies, wake, stop)
+        }));
+    }
     component.grpc = Some(Grpc {
         service_name: SERVICE_NAME,
         routes: Routes::new(server),

@@ -1,5 +1,6 @@
 //! The ledger and its rollups in PostgreSQL.
 
+mod anomalies;
 mod catalog;
 mod copy;
 mod corrections;
@@ -7,6 +8,7 @@ mod distinct;
 mod keys;
 mod ledger;
 mod ledger_sums;
+mod look;
 mod months;
 mod pending;
 mod recount;
@@ -20,11 +22,18 @@ use octroi_core::Units;
 use octroi_kit::db::corrupt;
 
 pub use self::{
+    anomalies::{
+        count_anomalies_since, delete_anomalies_before, list_anomalies, list_last_courses, upsert_anomaly,
+    },
     catalog::{Counting, get_salt, list_metrics, update_catalog},
     corrections::{append_corrections, find_corrections, insert_correction_keys, lock_events},
     keys::{KEY_PARTS, count_key_blocks, delete_keys, delete_keys_in, insert_keys, list_known},
     ledger::{FoundEvent, append_events, count_lag, current_transaction, find_event, list_events},
     ledger_sums::{GroupKey, Narrowed, sum_ledger_windows},
+    look::{
+        Look, Series, claim_look, find_looked_until, largest_hours, list_quarters, list_series, move_look,
+        release_look, sum_hours, sum_ledger_hours,
+    },
     months::{drop_month, get_floor, list_months, make_months, raise_floor},
     pending::{delete_added, delete_pending, find_oldest, insert_pending},
     recount::{Shift, correct_rollups},

@@ -153,7 +153,7 @@ async fn a_report_is_written_in_the_background(fleet: &mut Fleet) -> Result<()> 
     let totals = written.report.as_ref().context("of nothing")?.totals.clone();
     let amounts: u64 = totals.iter().map(|total| total.amount).sum();
     ensure!(
-        amounts == inside.iter().map(|used| used.amount).sum(),
+        amounts == inside.iter().map(|used| used.amount).sum::<u64>(),
         "{totals:?}"
     );
     let file = download(&app, ACCOUNT, &first).await?;

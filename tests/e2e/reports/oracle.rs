@@ -93,11 +93,11 @@ pub(super) async fn record(app: &Clients, account: &str, all: &[Used]) -> Result
 }
 
 /// Those of a range, in the order of a report.
-pub(super) fn expected<'u>(
-    all: &'u [Used],
+pub(super) fn expected(
+    all: &[Used],
     (start, end): (Timestamp, Timestamp),
     keep: impl Fn(&Used) -> bool,
-) -> Vec<&'u Used> {
+) -> Vec<&Used> {
     let mut found: Vec<&Used> = all
         .iter()
         .filter(|used| (start..end).contains(&used.at) && keep(used))

@@ -9,12 +9,12 @@ use std::{
     fs,
     path::PathBuf,
     process::Command,
-    str::FromStr as _,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, postgres::PgConnectOptions};
+use reqwest::Url;
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -75,10 +75,12 @@ impl Naive {
     /// When PostgreSQL refuses, or came without `pgbench`.
     pub fn create(runtime: &Runtime, stores: &Stores) -> Result<Self> {
         let servers = stores.servers();
-        let options = PgConnectOptions::from_str(servers.postgres.url())?;
+        let mut url = Url::parse(servers.postgres.url())?;
+        // Programs of PostgreSQL's own read the address too, and know nothing of what a driver adds to it.
+        url.set_path(DATABASE);
         let [postgres, _] = stores.meters()?;
         let naive = Self {
-            url: options.clone().database(DATABASE).to_url_lossy().to_string(),
+            url: url.into(),
             pgbench: stores.program("pgbench")?,
             postgres,
             runs: 0,
@@ -86,7 +88,7 @@ impl Naive {
         };
         fs::write(naive.dir.path().join("insert.sql"), SCRIPT)?;
         runtime.block_on(async {
-            let mut session = options.connect().await?;
+            let mut session = PgConnection::connect(servers.postgres.url()).await?;
             for statement in [
                 format!("DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)"),
                 format!("CREATE DATABASE {DATABASE}"),

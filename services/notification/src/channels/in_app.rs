@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::{
-    domain::{Facts, Kind, Notice, Severity, threshold::ThresholdCrossed},
+    domain::{Facts, Kind, Notice, Severity, anomaly::AnomalyDetected, threshold::ThresholdCrossed},
     error::Error,
     templates::{NoticeText, Reader, Templates},
 };
@@ -41,6 +41,13 @@ pub fn show(notice: Notice, templates: &Templates, reader: &Reader<'_>) -> Resul
         Kind::ThresholdCrossed => {
             let crossed = ThresholdCrossed::from_facts(&notice.facts);
             templates.notice(&crossed.ok_or(DatabaseError::Corrupt { what: "notice" })?, reader)?
+        }
+        Kind::AnomalyDetected => {
+            let detected = AnomalyDetected::from_facts(&notice.facts);
+            templates.notice(
+                &detected.ok_or(DatabaseError::Corrupt { what: "notice" })?,
+                reader,
+            )?
         }
     };
     let Notice {

@@ -1,6 +1,7 @@
 //! The rules: what is worth telling, to whom it matters how much, how figures and dates are written, what a
 //! mail server's refusal is about, when a delivery is tried again.
 
+pub mod anomaly;
 pub mod backoff;
 pub mod figures;
 pub mod name;
@@ -31,9 +32,14 @@ named!(Severity { Info => "info", Warning => "warning", Critical => "critical" }
 pub enum Kind {
     /// An account reached a share of a limit.
     ThresholdCrossed,
+    /// An account's use left what is expected.
+    AnomalyDetected,
 }
 
-named!(Kind { ThresholdCrossed => "quota.threshold_crossed" });
+named!(Kind {
+    ThresholdCrossed => "quota.threshold_crossed",
+    AnomalyDetected => "usage.anomaly_detected",
+});
 
 /// What became of an e-mail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

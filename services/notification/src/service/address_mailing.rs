@@ -11,7 +11,9 @@ use octroi_kit::{
 use super::Service;
 use crate::{
     convert::from_proto_language,
-    domain::{Kind, Language, Letter, MailingEnd, backoff, threshold::ThresholdCrossed},
+    domain::{
+        Kind, Language, Letter, MailingEnd, anomaly::AnomalyDetected, backoff, threshold::ThresholdCrossed,
+    },
     error::Error,
     store::{self, Mailing, NewEmail},
     templates::Reader,
@@ -73,6 +75,13 @@ impl Service {
                 let crossed = ThresholdCrossed::from_facts(&mailing.facts);
                 Ok(self.templates.letter(
                     &crossed.ok_or(DatabaseError::Corrupt { what: "mailing" })?,
+                    reader,
+                )?)
+            }
+            Kind::AnomalyDetected => {
+                let detected = AnomalyDetected::from_facts(&mailing.facts);
+                Ok(self.templates.letter(
+                    &detected.ok_or(DatabaseError::Corrupt { what: "mailing" })?,
                     reader,
                 )?)
             }

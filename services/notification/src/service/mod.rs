@@ -6,7 +6,9 @@ mod list_emails;
 mod list_notices;
 mod mark_notices_read;
 mod page;
+mod take_anomaly;
 mod take_threshold;
+mod tell;
 
 use std::sync::Arc;
 
@@ -18,6 +20,7 @@ pub use self::{
     list_emails::{EmailPage, ListEmails},
     list_notices::{ListNotices, NoticePage},
     mark_notices_read::MarkNoticesRead,
+    take_anomaly::take_anomaly_detected,
     take_threshold::take_threshold_crossed,
 };
 use crate::{

@@ -6,10 +6,13 @@ mod commit;
 mod correct;
 mod create_usage_report;
 mod download_usage_report;
+mod forecast_usage;
 mod generate_usage_report;
 mod get_event;
 mod ledger_totals;
+mod list_anomalies;
 mod list_events;
+mod look;
 mod months;
 mod reports;
 mod run_usage_reports;
@@ -28,6 +31,7 @@ use octroi_kit::{db::Db, directory::Directory, outbox::Wake};
 use self::{catalog::Catalog, commit::Committer, months::Months, reports::Reports};
 pub use self::{
     correct::{Corrections, Made},
+    forecast_usage::Forecasts,
     generate_usage_report::ReportPage,
     get_event::EventView,
     ledger_totals::LedgerTotals,

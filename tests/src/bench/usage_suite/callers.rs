@@ -1,6 +1,7 @@
 //! Callers of usage in its own process, each of which waits for its answer and calls again.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -44,9 +45,10 @@ struct Shared {
 pub(super) async fn round(service: &Service, run: u64, postgres: &Meter) -> Result<(Round, u64)> {
     let shared = Arc::new(Shared::default());
     let mut callers = JoinSet::new();
-    for caller in 0..CALLERS {
+    for number in 0..CALLERS {
         let (service, shared) = (service.clone(), Arc::clone(&shared));
-        callers.spawn(async move { call(&service, &shared, run, caller).await });
+        let caller = Caller::new(run, number)?;
+        callers.spawn(async move { caller.call(&service, &shared, number as usize).await });
     }
     tokio::time::sleep(WARM_UP).await;
     let meters = [
@@ -77,37 +79,77 @@ pub(super) async fn round(service: &Service, run: u64, postgres: &Meter) -> Resu
     Ok((round, shared.all.load(Ordering::Relaxed)))
 }
 
-/// One caller, until the round is over.
-async fn call(service: &Service, shared: &Shared, run: u64, caller: u32) -> Result<()> {
-    let account = AccountId::parse(&format!("{NAME}-{}", caller % ACCOUNTS))?;
-    let (source, metric) = (Source::parse("application")?, MetricSlug::parse(CALLS)?);
-    let mut number = 0_u64;
-    while !shared.is_over.load(Ordering::Relaxed) {
-        let event = Event {
+/// Records one event, after which usage knows the catalog and the month: it is those who call again and again that are measured,
+/// not that all of them find a process that has just started.
+pub(super) async fn call_once(service: &Service) -> Result<()> {
+    let caller = Caller::new(0, CALLERS)?;
+    let recorded = service.track_usage(caller.event(0)?).await?;
+    ensure!(!recorded.duplicate, "an event was there before");
+    Ok(())
+}
+
+/// One of those who call.
+struct Caller {
+    account: AccountId,
+    source: Source,
+    metric: MetricSlug,
+    /// The beginning of its events' ids.
+    ids: String,
+}
+
+impl Caller {
+    fn new(run: u64, number: u32) -> Result<Self> {
+        Ok(Self {
+            account: AccountId::parse(&format!("{NAME}-{}", number % ACCOUNTS))?,
+            source: Source::parse("application")?,
+            metric: MetricSlug::parse(CALLS)?,
+            ids: format!("{run:08x}-{number:08x}"),
+        })
+    }
+
+    fn event(&self, number: u64) -> Result<Event> {
+        Ok(Event {
             identity: Identity {
-                account: account.clone(),
-                source: source.clone(),
-                event_id: EventId::parse(&format!("{run:08x}-{caller:08x}-{number:015x}"))?,
+                account: self.account.clone(),
+                source: self.source.clone(),
+                event_id: EventId::parse(&format!("{}-{number:015x}", self.ids))?,
             },
-            metric: metric.clone(),
+            metric: self.metric.clone(),
             amount: Units::positive(1)?,
             event_at: None,
-            properties: std::collections::BTreeMap::new(),
+            properties: BTreeMap::new(),
             origin: Origin::Direct,
             backfill: false,
             charges: Vec::new(),
-        };
-        let since = Instant::now();
-        let recorded = service.track_usage(event).await?;
-        ensure!(!recorded.duplicate, "an event was there before");
-        number += 1;
-        shared.all.fetch_add(1, Ordering::Relaxed);
-        if shared.is_measured.load(Ordering::Relaxed) {
-            shared.measured.fetch_add(1, Ordering::Relaxed);
-            let shard = &shared.latencies[caller as usize % SHARDS];
-            let mut latencies = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            latencies.record(since.elapsed());
+        })
+    }
+
+    /// Calls until the round is over.
+    async fn call(self, service: &Service, shared: &Shared, shard: usize) -> Result<()> {
+        let mut number = 0;
+        while !shared.is_over.load(Ordering::Relaxed) {
+            let event = self.event(number)?;
+            let since = Instant::now();
+            let recorded = service.track_usage(event).await?;
+            ensure!(!recorded.duplicate, "an event was there before");
+            number += 1;
+            shared.count(since.elapsed(), shard);
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// An event was recorded.
+    fn count(&self, latency: Duration, shard: usize) {
+        self.all.fetch_add(1, Ordering::Relaxed);
+        if self.is_measured.load(Ordering::Relaxed) {
+            self.measured.fetch_add(1, Ordering::Relaxed);
+            let latencies = &self.latencies[shard % SHARDS];
+            latencies
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .record(latency);
         }
     }
-    Ok(())
 }

@@ -107,7 +107,10 @@ fn add(report: &mut Report, peak: &Round, round: &Round, found: &Found) -> Resul
 
 /// Runs the case on a thread of its own and probes meanwhile.
 fn while_it_runs(rig: &Rig<'_>, case: &Case, stream: &mut EventStream) -> Result<(Round, Found)> {
-    let clients = [rig.fleet.clients(APPLICATION)?, rig.fleet.clients(OPERATOR)?];
+    let clients = {
+        let _context = rig.runtime.enter();
+        [rig.fleet.clients(APPLICATION)?, rig.fleet.clients(OPERATOR)?]
+    };
     std::thread::scope(|scope| {
         let running = scope.spawn(|| load::run(case, stream));
         let found = rig.runtime.block_on(async {

@@ -56,7 +56,8 @@ pub(super) fn run(bench: &mut Bench) -> Result<()> {
         anyhow::Ok(session.close().await?)
     })?;
     let [postgres, _] = bench.stores.meters()?;
-    let (mut all_events, mut rounds, mut summed_after) = (0, 0, Vec::<Duration>::new());
+    process.runtime.block_on(callers::call_once(&process.service))?;
+    let (mut all_events, mut rounds, mut summed_after) = (1, 0, Vec::<Duration>::new());
     let all = rounds::interleaved(
         ROUNDS_MIN,
         [

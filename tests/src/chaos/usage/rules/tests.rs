@@ -254,8 +254,8 @@ fn thresholds_are_told_once_and_only_where_they_were_reached() {
             found.told.clear();
             found.fired.clear();
         },
-        |found| drop(found.crossed.remove(&threshold(80)).then_some(())),
-        |found| drop(found.crossed.insert(threshold(100)).then_some(())),
+        |found| found.crossed.retain(|one| *one != threshold(80)),
+        |found| found.crossed.extend([threshold(100)]),
         |found| found.told = vec![threshold(100)],
     ];
     for (number, change) in changes.iter().enumerate() {

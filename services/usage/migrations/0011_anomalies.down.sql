@@ -1,0 +1,2 @@
+DROP TABLE anomaly_look;
+DROP TABLE anomaly;
