@@ -7,10 +7,10 @@
 //!
 //! Everything that recording causes is in the figures: the keys that make an event count once, the outbox, the bus, the rollups,
 //! quota's windows. Before another side has its turn, what a side caused is done. Figures of recording count only where
-//! the rollups keep up ([`lasting`]).
+//! the rollups keep up (`lasting`).
 //!
 //! Whatever was acknowledged is counted by whoever was told so. At the end of a group the ledger, its keys and its rollups must
-//! have that and nothing else ([`books`]).
+//! have that and nothing else (`books`).
 
 mod books;
 mod bus;
