@@ -234,7 +234,11 @@ async fn a_month_that_is_not_kept_is_dropped_with_its_keys(fleet: &mut Fleet) ->
     })
     .await?;
     let app = fleet.clients(APPLICATION)?;
-    ensure!(listed(&app, ListUsageEventsRequest::default()).await? == ["e-young", "e-1"]);
+    let left = listed(&app, ListUsageEventsRequest::default()).await?;
+    ensure!(
+        matches!(&left[..], [young, clock] if young == "e-young" && clock.starts_with("clock-")),
+        "{left:?}"
+    );
     // Nobody makes the month again, whatever is configured: a key is not missed.
     let is_made: bool =
         sqlx::query_scalar("SELECT usage.make_ledger_month(date_trunc('month', now(), 'UTC'))")
