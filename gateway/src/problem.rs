@@ -134,7 +134,7 @@ impl Problem {
         }
         let renamed = |one: Violation| FieldProblem {
             field: renamed(&one.field, names),
-            rule: one.description,
+            rule: rule_renamed(&one.description, names),
         };
         let errors: Vec<FieldProblem> = status.field_violations().into_iter().map(renamed).collect();
         let mut problem = if reason == ErrorReason::FieldInvalid && !errors.is_empty() {
@@ -240,6 +240,19 @@ pub(crate) fn renamed(field: &str, names: Names) -> String {
     field.to_owned()
 }
 
+/// A rule, with the names that a route's JSON has for fields which it names. A word without `_` means what it says.
+fn rule_renamed(rule: &str, names: Names) -> String {
+    let is_name = |word: &str| word.contains('_');
+    let word = |word: &str| {
+        if is_name(word) {
+            renamed(word, names)
+        } else {
+            word.to_owned()
+        }
+    };
+    rule.split(' ').map(word).collect::<Vec<_>>().join(" ")
+}
+
 fn trace_id() -> Option<String> {
     telemetry::traceparent()?.split('-').nth(1).map(str::to_owned)
 }
@@ -319,6 +332,21 @@ mod tests {
                 rule: "must be 1 to 100".into()
             }]
         );
+    }
+
+    #[test]
+    fn rules_have_the_route_s_names_as_well() {
+        let names: Names = &[("start_time", "from"), ("query.end_time", "to"), ("event", "")];
+        for (rule, expected) in [
+            ("must be after start_time", "must be after from"),
+            (
+                "must be before query.end_time or absent",
+                "must be before to or absent",
+            ),
+            ("must be the time of the event.", "must be the time of the event."),
+        ] {
+            assert_eq!(rule_renamed(rule, names), expected);
+        }
     }
 
     #[test]

@@ -179,11 +179,9 @@ impl Query {
     pub(crate) fn page(&mut self) -> (i32, String) {
         let limit = self
             .text("limit")
-            .map_or(Ok(0), |text| match text.parse::<u32>() {
-                Ok(limit) if limit > 0 => {
-                    Ok(i32::try_from(limit).map_or(PAGE_MAX, |limit| limit.min(PAGE_MAX)))
-                }
-                _ => Err("must be a whole number of at least 1"),
+            .map_or(Ok(0), |text| match text.parse::<i32>() {
+                Ok(limit) if limit > 0 => Ok(limit.min(PAGE_MAX)),
+                _ => Err("must be a whole number of 1 to 2147483647"),
             });
         let limit = self.violations.take("limit", limit).unwrap_or_default();
         (limit, self.text("cursor").unwrap_or_default())

@@ -50,7 +50,7 @@ async fn listen(fleet: &Fleet) -> Result<(Connection, Channel)> {
         ..QueueDeclareOptions::default()
     };
     (channel.queue_declare(QUEUE.into(), exclusive, FieldTable::default())).await?;
-    let exchange = format!("{}.events", bus.namespace);
+    let exchange = format!("{}.feed", bus.namespace);
     channel
         .queue_bind(
             QUEUE.into(),

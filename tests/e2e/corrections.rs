@@ -2,6 +2,7 @@
 
 mod figures;
 mod limits;
+mod order;
 mod refused;
 
 use anyhow::{Context, Result, bail};
@@ -16,16 +17,24 @@ use self::{
         corrections_that_overtake_their_events_count_all_the_same, figures_are_those_of_the_corrected_events,
     },
     limits::{a_level_follows_what_is_corrected, units_come_back_to_an_open_window},
+    order::{
+        a_correction_that_overtakes_its_event_waits_for_it,
+        of_corrections_made_at_once_each_finds_the_one_before_it,
+        what_never_counted_in_a_window_does_not_come_back_to_it,
+    },
     refused::{a_call_corrects_all_or_nothing, an_event_says_what_became_of_it},
 };
 use crate::story::both_topologies;
 
 both_topologies!(
     a_call_corrects_all_or_nothing,
+    a_correction_that_overtakes_its_event_waits_for_it,
     a_level_follows_what_is_corrected,
     an_event_says_what_became_of_it,
     corrections_that_overtake_their_events_count_all_the_same,
     figures_are_those_of_the_corrected_events,
+    of_corrections_made_at_once_each_finds_the_one_before_it,
+    what_never_counted_in_a_window_does_not_come_back_to_it,
     units_come_back_to_an_open_window,
 );
 

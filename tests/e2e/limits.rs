@@ -15,6 +15,7 @@ use octroi_proto::{
 use octroi_tests::harness::fleet::{Clients, Fleet, Topology, tell};
 use tonic::{Response, Status};
 
+pub(crate) use self::replaced::apply;
 use self::{
     consumers::sixteen_consumers_tell_each_share_once,
     replaced::{

@@ -97,11 +97,11 @@ impl Queue {
 /// Why a message is not where it should be. Its publisher keeps it and publishes it again later.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
-    /// A queue that must hear this routing key is not bound to it. Not transient: somebody must look.
-    #[error("no queue is bound to {routing_key}")]
+    /// A queue that must have the message does not exist.
+    #[error("there is no queue {queue}")]
     Unroutable {
-        /// The routing key that nobody hears.
-        routing_key: String,
+        /// The queue, as the variant of the bus calls it.
+        queue: String,
     },
     /// The broker cannot be reached, or the bus does not run (yet, or any more).
     #[error("the bus is not connected")]
@@ -191,7 +191,7 @@ pub struct Config {
     pub backend: Backend,
     /// RabbitMQ only: `amqp://user:password@host:5672/vhost`.
     pub url: Secret,
-    /// First part of the exchange's and every queue's name, so that fleets can share a broker: 1 to 64 of
+    /// First part of every exchange's and queue's name, so that fleets can share a broker: 1 to 64 of
     /// `[a-z0-9_-]`.
     pub namespace: String,
     /// What a message waits before its second, third, … try, in ms; the last one repeats. Where something is away the
@@ -338,7 +338,7 @@ impl Bus {
         };
         let Some(route) = topology.routes().iter().find(|route| route.queue == queue) else {
             return Err(PublishError::Unroutable {
-                routing_key: message.routing_key,
+                queue: queue.to_owned(),
             });
         };
         match self {

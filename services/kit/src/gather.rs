@@ -145,6 +145,15 @@ impl<J: Send + 'static, A: Send + 'static> Gather<J, A> {
         Self::at(&HeadStart::default(), bounds, work)
     }
 
+    /// The same, where a batch has longer to itself before the next begins beside it.
+    pub fn with_head_start<W, F>(head_start: Duration, bounds: Bounds, work: W) -> Self
+    where
+        W: Fn(Vec<J>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Vec<A>> + Send + 'static,
+    {
+        Self::at(&HeadStart::of(head_start), bounds, work)
+    }
+
     fn at<W, F>(head_start: &HeadStart, bounds: Bounds, work: W) -> Self
     where
         W: Fn(Vec<J>) -> F + Clone + Send + Sync + 'static,

@@ -8,7 +8,9 @@
 //! way through the broker. A dead letter that is put back goes to its own queue only: where its effect was had already, the mark
 //! says so, and only what follows is done again.
 
-use std::{sync::Arc, time::Duration};
+mod gathered;
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use octroi_core::{ErrorKind, ServiceError};
@@ -18,8 +20,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
+pub use self::gathered::gathered_consumer;
 use crate::{
-    bus::{HandleError, Handler, Message, Queue},
+    bus::{BoxError, HandleError, Handler, Message, Queue},
     db::{DatabaseError, Db, Scope},
     outbox::Wake,
     telemetry,
@@ -160,13 +163,18 @@ where
 }
 
 fn verdict<E: ServiceError + Send + Sync + 'static>(error: E) -> HandleError {
+    blame(&error)(error.into())
+}
+
+/// What an error says of the message whose handling it ended.
+fn blame(error: &impl ServiceError) -> fn(BoxError) -> HandleError {
     let overloaded = [ErrorReason::Overloaded, ErrorReason::RateLimited].map(ErrorReason::name);
     match error.kind() {
-        ErrorKind::Unavailable | ErrorKind::Timeout => HandleError::away(error),
+        ErrorKind::Unavailable | ErrorKind::Timeout => HandleError::Away,
         // Whoever sheds load is away for whoever is shed; any other limit stays in the way.
-        ErrorKind::OverLimit if overloaded.contains(&error.reason()) => HandleError::away(error),
-        ErrorKind::Conflict | ErrorKind::Internal | ErrorKind::OverLimit => HandleError::retry(error),
-        _ => HandleError::poison(error),
+        ErrorKind::OverLimit if overloaded.contains(&error.reason()) => HandleError::Away,
+        ErrorKind::Conflict | ErrorKind::Internal | ErrorKind::OverLimit => HandleError::Retry,
+        _ => HandleError::Poison,
     }
 }
 
@@ -204,6 +212,27 @@ async fn mark(connection: &mut PgConnection, consumer: &str, id: Uuid) -> Result
         .execute(connection)
         .await?;
     Ok(done.rows_affected() == 1)
+}
+
+/// Whether each of these messages has had its effect by one of these consumers of the transaction's schema.
+///
+/// # Errors
+/// [`DatabaseError`].
+pub async fn are_marked(
+    connection: &mut PgConnection,
+    consumers: &[&str],
+    messages: &BTreeSet<Uuid>,
+) -> Result<bool, DatabaseError> {
+    let marked: Option<bool> = sqlx::query_scalar(
+        "SELECT bool_and(EXISTS (SELECT FROM inbox WHERE consumer = ANY($1) AND message_id = m.id))
+         FROM unnest($2::uuid[]) AS m (id)",
+    )
+    .bind(consumers)
+    .bind(messages.iter().copied().collect::<Vec<_>>())
+    .fetch_one(connection)
+    .await?;
+    // Of none of them, each.
+    Ok(marked.unwrap_or(true))
 }
 
 /// Deletes old marks from time to time until `stop`.

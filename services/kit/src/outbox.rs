@@ -1,7 +1,7 @@
 //! Events that leave with the transaction that caused them.
 //!
 //! A service writes an event into its `outbox` table in the same transaction as the change; the relay
-//! publishes it afterwards and deletes the row once every bound queue has it. Rows are claimed for a
+//! publishes it afterwards and deletes the row once every queue that listens has it. Rows are claimed for a
 //! while rather than locked, so that no transaction waits for the network; there is no high-water mark,
 //! because ids commit out of order. An event may arrive twice, and the inbox takes it once.
 
@@ -57,6 +57,20 @@ pub async fn enqueue<E: Event>(
     now: jiff::Timestamp,
 ) -> Result<Uuid, DatabaseError> {
     let id = new_id();
+    enqueue_as(connection, id, event, now).await?;
+    Ok(id)
+}
+
+/// The same, where the id of the message was needed before, from [`new_id`].
+///
+/// # Errors
+/// [`DatabaseError`].
+pub async fn enqueue_as<E: Event>(
+    connection: &mut PgConnection,
+    id: Uuid,
+    event: &E,
+    now: jiff::Timestamp,
+) -> Result<(), DatabaseError> {
     sqlx::query(
         "INSERT INTO outbox (id, routing_key, payload, traceparent, occurred_at) VALUES ($1, $2, $3, $4, $5)",
     )
@@ -67,10 +81,12 @@ pub async fn enqueue<E: Event>(
     .bind(to_sql(now))
     .execute(connection)
     .await?;
-    Ok(id)
+    Ok(())
 }
 
-fn new_id() -> Uuid {
+/// An id for a message.
+#[must_use]
+pub fn new_id() -> Uuid {
     Uuid::new_v4()
 }
 
@@ -200,9 +216,7 @@ mod tests {
 
     #[test]
     fn what_is_refused_waits_longer_each_time_and_what_found_no_bus_does_not() {
-        let unroutable = PublishError::Unroutable {
-            routing_key: "a.b".into(),
-        };
+        let unroutable = PublishError::Unroutable { queue: "a.b".into() };
         let waits_s = |error: &PublishError| [1, 2, 5, 6, 1_000].map(|tries| wait_s(error, tries));
         assert_eq!(waits_s(&unroutable), [2.0, 4.0, 32.0, 60.0, 60.0]);
         assert_eq!(waits_s(&PublishError::Unavailable), [1.0; 5]);

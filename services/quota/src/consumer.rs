@@ -1,5 +1,7 @@
 //! What quota does with events: it follows the ledger, and takes entitlements by their second road.
 
+use std::sync::Arc;
+
 use jiff::{Timestamp, tz::TimeZone};
 use octroi_core::{AccountId, MetricSlug, Units, Violations};
 use octroi_kit::{
@@ -15,6 +17,7 @@ use octroi_proto::{
     quota::v1::ApplyEntitlementsRequest,
 };
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use crate::{
     convert,
@@ -26,34 +29,39 @@ use crate::{
     },
 };
 
+/// What commits of the ledger come by.
+pub const LEDGER_QUEUE: &str = "quota.usage";
+/// What corrections of the ledger come by.
+pub const CORRECTIONS_QUEUE: &str = "quota.usage_corrections";
+
 /// Adds each commit of the ledger to its windows, once, and lets thresholds fire.
 pub fn usage(db: &Db, wake: &Wake, service: &Service) -> Consumer {
-    // Commits touch the same windows, so more at once would only wait for each other's rows.
+    // Commits touch the same windows, so what waits is followed together.
     let queue = Queue {
-        concurrency: 2,
-        ..Queue::new("quota.usage", &["usage.recorded"])
+        concurrency: Queue::CONCURRENCY_MAX,
+        ..Queue::new(LEDGER_QUEUE, &["usage.recorded"])
     };
-    let (prepare, finish) = (service.clone(), service.clone());
-    inbox::prepared_consumer(
+    let (prepare, follow, finish) = (service.clone(), service.clone(), service.clone());
+    inbox::gathered_consumer(
         db,
         queue,
         wake,
-        move |event: UsageRecorded| {
-            let service = prepare.clone();
-            async move {
-                let mut violations = Violations::default();
-                let recorded_at = (event.record_time.as_ref())
-                    .and_then(|time| from_proto_time("record_time", time, &mut violations));
-                violations.finish()?;
-                service.read_windows(uses(&event)?, recorded_at).await
-            }
-        },
-        |connection: &mut PgConnection, followed: Followed, turn| {
+        (
+            move |event: UsageRecorded| {
+                let service = prepare.clone();
+                async move { service.read_windows(uses(&event)?).await }
+            },
+            Followed::weight,
+        ),
+        move |connection: &mut PgConnection, commits: Vec<(Arc<Followed>, Turn)>| {
+            let service = follow.clone();
             Box::pin(async move {
-                if turn == Turn::First {
-                    follow_ledger::follow_ledger(connection, &followed).await?;
-                }
-                Ok::<_, Error>(followed.follow_up(connection).await?)
+                let first = commits.iter().filter(|(_, turn)| *turn == Turn::First);
+                let first = Followed::of_all(first.map(|(commit, _)| commit.as_ref()));
+                let done = follow_ledger::follow_ledger(connection, &first).await;
+                done.inspect_err(|error| service.limits_outdated(error))?;
+                let all = Followed::of_all(commits.iter().map(|(commit, _)| commit.as_ref()));
+                Ok::<_, Error>(all.follow_up(connection).await?)
             })
         },
         move |follow_up| {
@@ -97,11 +105,8 @@ fn uses(event: &UsageRecorded) -> Result<Vec<Used>, Violations> {
 
 /// Lets open windows follow what corrects the ledger, once.
 pub fn corrections(db: &Db, wake: &Wake, service: &Service) -> Consumer {
-    let queue = Queue {
-        concurrency: 2,
-        ..Queue::new("quota.usage_corrections", &["usage.corrected"])
-    };
-    let (prepare, finish) = (service.clone(), service.clone());
+    let queue = Queue::new(CORRECTIONS_QUEUE, &["usage.corrected"]);
+    let (prepare, follow, finish) = (service.clone(), service.clone(), service.clone());
     inbox::prepared_consumer(
         db,
         queue,
@@ -110,9 +115,11 @@ pub fn corrections(db: &Db, wake: &Wake, service: &Service) -> Consumer {
             let service = prepare.clone();
             async move { service.read_corrected_windows(corrected(&event)?).await }
         },
-        |connection: &mut PgConnection, corrected: CorrectedWindows, turn| {
+        move |connection: &mut PgConnection, corrected: CorrectedWindows, turn| {
+            let service = follow.clone();
             Box::pin(async move {
-                let (followed, accounts) = corrected.followed(connection).await?;
+                let followed = corrected.followed(connection).await;
+                let (followed, accounts) = followed.inspect_err(|error| service.limits_outdated(error))?;
                 if turn == Turn::First {
                     follow_ledger::follow_ledger(connection, &followed).await?;
                 }
@@ -141,6 +148,15 @@ fn corrected(event: &UsageCorrected) -> Result<Vec<Corrected>, Violations> {
         let mut amount = |name: &str, amount: u64| violations.take(field(name), Units::new(amount));
         let before = amount("amount_before", one.amount_before);
         let after = amount("amount_after", one.amount_after);
+        let told_by = match one.after_message_id.as_str() {
+            // Of before messages said so.
+            "" => None,
+            id => {
+                let id = violations.take(field("after_message_id"), Uuid::parse_str(id));
+                let at = one.after_time.unwrap_or_default();
+                id.zip(from_proto_time(&field("after_time"), &at, &mut violations))
+            }
+        };
         let read = account
             .zip(metric)
             .zip(event_at.zip(recorded_at))
@@ -153,6 +169,7 @@ fn corrected(event: &UsageCorrected) -> Result<Vec<Corrected>, Violations> {
                 event_at,
                 recorded_at,
                 change: if one.returned { -change } else { change },
+                after: told_by,
             });
         }
     }
@@ -179,12 +196,12 @@ pub fn entitlements(db: &Db, wake: &Wake, service: &Service) -> Consumer {
             Ok::<_, Error>(convert::from_proto_apply(&request)?)
         },
         move |connection: &mut PgConnection, (account, given), turn| {
-            let now = clock.now();
+            let clock = clock.clone();
             Box::pin(async move {
                 if turn == Turn::Again {
                     return Ok(account);
                 }
-                match apply::apply_entitlements(connection, &account, &given, now).await {
+                match apply::apply_entitlements(connection, &account, &given, &clock).await {
                     // The push was faster, or a newer one came first.
                     Ok(_) | Err(Error::VersionStale { .. }) => Ok(account),
                     Err(error) => Err(error),

@@ -1,11 +1,13 @@
 //! Why quota refuses. A denial is an answer and not here.
 
 use octroi_core::{
-    ErrorKind, FieldViolation, MetricSlug, Period, RequestId, ServiceError, Violations,
+    AccountId, ErrorKind, FieldViolation, MetricSlug, Period, RequestId, ServiceError, Violations,
     event_time::EVENT_TIME_RULE,
 };
 use octroi_kit::{db::DatabaseError, directory::DirectoryError, gather::Unanswered, status::Upstream};
 use octroi_proto::errors::v1::ErrorReason;
+
+use crate::domain::holding::Revision;
 
 /// Why quota refuses.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +73,17 @@ pub enum Error {
         /// Where.
         field: String,
     },
+    /// What was read of an account's limits before something of it was written down does not hold any more.
+    #[error("the limits of the account have changed meanwhile")]
+    LimitsChanged {
+        /// The account.
+        account: AccountId,
+        /// Which state they have by now.
+        revision: Revision,
+    },
+    /// A correction came before what it corrects.
+    #[error("what is corrected was not followed itself yet")]
+    NotFollowedYet,
     /// No catalog was applied yet.
     #[error("no catalog was applied yet")]
     NoCatalog,
@@ -113,7 +126,10 @@ impl ServiceError for Error {
             Self::Database(inner) => inner.kind(),
             Self::Account(inner) => inner.kind(),
             Self::Upstream(inner) => inner.kind(),
-            Self::CountersUnreachable(_) | Self::NoCatalog => ErrorKind::Unavailable,
+            Self::CountersUnreachable(_)
+            | Self::LimitsChanged { .. }
+            | Self::NotFollowedYet
+            | Self::NoCatalog => ErrorKind::Unavailable,
             Self::MetricNotFound { .. }
             | Self::LimitNotFound { .. }
             | Self::HoldNotFound
@@ -141,7 +157,9 @@ impl ServiceError for Error {
             Self::LevelBelowZero { .. } => ErrorReason::LevelBelowZero.name(),
             Self::AmountOutOfRange { .. } => ErrorReason::AmountOutOfRange.name(),
             Self::MetricNotFound { .. } => ErrorReason::MetricNotFound.name(),
-            Self::NoCatalog => ErrorReason::NotReady.name(),
+            Self::LimitsChanged { .. } | Self::NotFollowedYet | Self::NoCatalog => {
+                ErrorReason::NotReady.name()
+            }
             Self::Overloaded => ErrorReason::Overloaded.name(),
             Self::RequestIdReused { .. } => ErrorReason::RequestIdReused.name(),
             Self::VersionStale { .. } => ErrorReason::VersionStale.name(),
@@ -155,6 +173,8 @@ impl ServiceError for Error {
             Self::Account(inner) => inner.metadata(),
             Self::Upstream(inner) => inner.metadata(),
             Self::CountersUnreachable(_)
+            | Self::LimitsChanged { .. }
+            | Self::NotFollowedYet
             | Self::NoCatalog
             | Self::EventTimeOutOfRange
             | Self::HoldNotFound

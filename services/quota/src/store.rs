@@ -1,6 +1,7 @@
 //! Limits, windows, slices and thresholds in PostgreSQL.
 
 mod accounts;
+mod begun;
 mod carved;
 mod catalog;
 mod clean;
@@ -14,6 +15,7 @@ pub use self::{
         delete_override, find_entitlements, list_changes, list_expired_overrides, lock_calendar, read_states,
         update_state, update_zone_version, upsert_entitlements, upsert_override,
     },
+    begun::{find_default_plan, list_begun, update_begun},
     carved::{NewSlice, list_written, write_carved},
     catalog::{find_catalog, update_catalog},
     clean::delete_old,
@@ -25,7 +27,7 @@ pub use self::{
     thresholds::{Applied, Crossing, claim_standing, end_standing, insert_applied, insert_crossing},
     windows::{
         AccountWindow, Change, add_to_windows, change_windows, close_all_gates, close_gate, end_months,
-        find_windows, list_counted_from, list_revisions, lock_windows, lock_written_windows,
-        read_one_snapshot, revision_of, share_gates,
+        find_windows, list_revisions, lock_windows, lock_written_windows, read_one_snapshot, revision_of,
+        share_gates,
     },
 };

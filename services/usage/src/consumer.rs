@@ -1,9 +1,17 @@
 //! What usage does with events: it adds its own commits, and what corrects them, to the rollups.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
+use jiff::Timestamp;
 use octroi_core::{Units, Violations};
-use octroi_kit::{bus::Queue, convert::from_proto_time, db::Db, inbox, inbox::Consumer, outbox::Wake};
+use octroi_kit::{
+    bus::Queue,
+    convert::from_proto_time,
+    db::Db,
+    inbox,
+    inbox::{Consumer, Turn},
+    outbox::Wake,
+};
 use octroi_proto::events::v1::{UsageCorrected, UsageRecorded};
 use sqlx::PgConnection;
 
@@ -15,23 +23,39 @@ use crate::{
 
 /// Adds each commit of the ledger to the rollups, once.
 pub fn rollup(db: &Db, wake: &Wake) -> Consumer {
-    // Commits touch the same buckets, so more at once would only wait for each other's rows.
+    // Commits touch the same buckets, so what waits is added together.
     let queue = Queue {
-        concurrency: 2,
+        concurrency: Queue::CONCURRENCY_MAX,
         ..Queue::new("usage.rollup", &["usage.recorded"])
     };
-    inbox::consumer(
+    inbox::gathered_consumer(
         db,
         queue,
         wake,
-        |connection: &mut PgConnection, event: UsageRecorded| {
+        (
+            async |event: UsageRecorded| Ok::<_, Error>((increments(&event)?, event.ledger_transaction)),
+            |((_, events), _)| events.len(),
+        ),
+        |connection: &mut PgConnection, commits: Vec<(Arc<(Increments, u64)>, Turn)>| {
             Box::pin(async move {
-                let increments = increments(&event)?;
-                store::add_to_rollups(connection, &increments).await?;
-                store::delete_pending(connection, event.ledger_transaction).await?;
+                let (mut increments, mut events): Increments = Default::default();
+                let mut transactions = Vec::with_capacity(commits.len());
+                for (commit, _) in commits.iter().filter(|(_, turn)| *turn == Turn::First) {
+                    let ((of_commit, events_of_commit), transaction) = &**commit;
+                    for (bucket, figures) in of_commit {
+                        increments.entry(bucket.clone()).or_default().add(figures);
+                    }
+                    events.extend_from_slice(events_of_commit);
+                    transactions.push(*transaction);
+                }
+                if !transactions.is_empty() {
+                    store::add_to_rollups(connection, &increments, &events).await?;
+                    store::delete_pending(connection, &transactions).await?;
+                }
                 Ok::<(), Error>(())
             })
         },
+        async |()| Ok(()),
     )
 }
 
@@ -49,7 +73,7 @@ pub fn rollup_corrections(db: &Db, wake: &Wake) -> Consumer {
             Box::pin(async move {
                 let shifts = shifts(&event)?;
                 store::correct_rollups(connection, &shifts).await?;
-                store::delete_pending(connection, event.ledger_transaction).await?;
+                store::delete_pending(connection, &[event.ledger_transaction]).await?;
                 // The trigger on the days has taken what was added for events that the rollups lacked.
                 let events: i64 = shifts.values().map(|shift| shift.events).sum();
                 let corrections = i64::try_from(event.corrections.len()).unwrap_or(i64::MAX);
@@ -86,9 +110,12 @@ fn shifts(event: &UsageCorrected) -> Result<BTreeMap<Bucket, Shift>, Violations>
 }
 
 /// What the commit's events come to by bucket, in one order, so that two commits never wait for each other in a
-/// circle.
-fn increments(event: &UsageRecorded) -> Result<BTreeMap<Bucket, Figures>, Violations> {
+/// circle, and the bucket and the time of each event.
+type Increments = (BTreeMap<Bucket, Figures>, Vec<(Bucket, Timestamp)>);
+
+fn increments(event: &UsageRecorded) -> Result<Increments, Violations> {
     let mut increments: BTreeMap<Bucket, Figures> = BTreeMap::new();
+    let mut events = Vec::with_capacity(event.events.len());
     let mut violations = Violations::default();
     for (index, usage) in event.events.iter().enumerate() {
         let field = format!("events[{index}].event_time");
@@ -114,10 +141,11 @@ fn increments(event: &UsageRecorded) -> Result<BTreeMap<Bucket, Figures>, Violat
         } else {
             Figures::of_one(amount, event_at, usage.distinct_hash)
         };
+        events.push((bucket.clone(), event_at));
         increments.entry(bucket).or_default().add(&figures);
     }
     violations.finish()?;
-    Ok(increments)
+    Ok((increments, events))
 }
 
 #[cfg(test)]
@@ -151,7 +179,9 @@ mod tests {
             ledger_transaction: 1,
             record_time: None,
         };
-        let increments: Vec<_> = increments(&event).expect("good times").into_values().collect();
+        let (increments, events) = increments(&event).expect("good times");
+        assert_eq!(events.len(), 4);
+        let increments: Vec<_> = increments.into_values().collect();
         assert_eq!(increments.len(), 3);
         assert_eq!(
             increments[0],

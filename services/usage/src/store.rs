@@ -34,7 +34,7 @@ pub use self::{
         Look, Series, claim_look, find_looked_until, largest_hours, list_quarters, list_series, move_look,
         release_look, sum_hours, sum_ledger_hours,
     },
-    months::{drop_month, get_floor, list_months, make_months, raise_floor},
+    months::{delete_corrections_before, drop_month, get_floor, list_months, make_months, raise_floor},
     pending::{delete_added, delete_pending, find_oldest, insert_pending},
     recount::{Shift, correct_rollups},
     report_jobs::{

@@ -136,34 +136,6 @@ async fn a_message_that_is_being_handled_when_its_connection_breaks_comes_again(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_an_operator_deletes_is_declared_again() -> Result<()> {
-    let (site, proxy) = behind_a_proxy().await?;
-    let tries = Tries::that_succeed();
-    let running = site.start(&[LEFT], vec![(LEFT, tries.handler())]).await?;
-    site.unbind(&LEFT).await?;
-    let sent = message("test.happened");
-    assert!(
-        running
-            .bus
-            .publish(vec![sent.clone()])
-            .await
-            .iter()
-            .all(Result::is_err)
-    );
-    proxy.cut();
-    running.relay(vec![sent.clone()]).await?;
-    eventually("it is handled", || tries.ids() == [sent.id]).await?;
-    // The queue itself: its consumer is cancelled, and begins anew.
-    let broker = site.broker()?;
-    let name = site.name(&LEFT, "");
-    broker.queue_delete(name.into(), Default::default()).await?;
-    let sent = message("test.happened");
-    running.relay(vec![sent.clone()]).await?;
-    eventually("it is handled", || tries.ids().contains(&sent.id)).await?;
-    running.stop().await
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_failed_message_survives_that_its_delay_queue_is_deleted() -> Result<()> {
     let site = Site::rabbitmq().await?;
     let tries = Tries::that(|try_number| match try_number {
@@ -186,16 +158,9 @@ async fn a_message_of_somebody_else_is_a_dead_letter() -> Result<()> {
     let tries = Tries::that_succeed();
     let running = site.start(&[LEFT], vec![(LEFT, tries.handler())]).await?;
     let broker = site.broker()?;
-    let exchange = site.exchange();
-    let (key, properties) = ("test.happened", BasicProperties::default());
+    let (queue, properties) = (site.name(&LEFT, ""), BasicProperties::default());
     broker
-        .basic_publish(
-            exchange.into(),
-            key.into(),
-            Default::default(),
-            b"what?",
-            properties,
-        )
+        .basic_publish("".into(), queue.into(), Default::default(), b"what?", properties)
         .await?
         .await?;
     let letter = site.dead_letter(&LEFT).await?;

@@ -95,22 +95,22 @@ impl Site {
         })
     }
 
-    /// A name on the broker: of a queue, or of what stands beside it.
+    /// What the variant calls a queue, or what stands beside it.
     pub(super) fn name(&self, queue: &Queue, beside: &str) -> String {
+        if self.broker.is_none() {
+            return queue.name.to_owned();
+        }
         format!("{}.{}{beside}", self.config.namespace, queue.name)
     }
 
-    pub(super) fn exchange(&self) -> String {
-        format!("{}.events", self.config.namespace)
+    /// An exchange on the broker.
+    pub(super) fn exchange(&self, name: &str) -> String {
+        format!("{}.{name}", self.config.namespace)
     }
 
     /// A look at the broker from beside the bus.
     pub(super) fn broker(&self) -> Result<&Channel> {
         self.broker.as_ref().context("there is no broker")
-    }
-
-    pub(super) fn is_in_process(&self) -> bool {
-        self.config.backend == Backend::InProcess
     }
 
     /// The same, where a failed message waits a minute.
@@ -150,15 +150,11 @@ impl Site {
         Ok(running)
     }
 
-    /// Takes a queue from what it listens to, as an operator might.
-    pub(super) async fn unbind(&self, queue: &Queue) -> Result<()> {
+    /// Deletes a queue and what is in it, as an operator might; in process there is nothing to delete.
+    pub(super) async fn delete(&self, queue: &Queue) -> Result<()> {
         let Some(broker) = &self.broker else { return Ok(()) };
-        for key in queue.routing_keys {
-            let (name, exchange) = (self.name(queue, ""), self.exchange());
-            broker
-                .queue_unbind(name.into(), exchange.into(), (*key).into(), Default::default())
-                .await?;
-        }
+        let name = self.name(queue, "");
+        broker.queue_delete(name.into(), Default::default()).await?;
         Ok(())
     }
 

@@ -115,7 +115,7 @@ pub(super) async fn a_level_follows_what_is_corrected(fleet: &mut Fleet) -> Resu
     too_much.source.clone_from(&source);
     let refused = not_made(amend_all(&app, vec![too_much.clone()], false).await?)?;
     ensure!(
-        refused == [("LEVEL_BELOW_ZERO".to_owned(), "amendments[0].amount".to_owned())],
+        refused == [("LEVEL_BELOW_ZERO".to_owned(), "amendments[0]".to_owned())],
         "{refused:?}"
     );
     // With the return voided in the same call before it, all of it can.

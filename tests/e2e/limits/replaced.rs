@@ -153,7 +153,7 @@ async fn the_stage_leaves_its_share_of_it(fleet: &Fleet, app: &Clients, operator
 }
 
 /// Billing pushes what the account has already, with another stage and what `change` makes of its limits.
-pub(super) async fn apply(
+pub(crate) async fn apply(
     app: &Clients,
     billing: &Clients,
     version: u64,

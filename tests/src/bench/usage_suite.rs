@@ -12,6 +12,7 @@
 //! Whatever was acknowledged is counted by whoever was told so. At the end of a group the ledger, its keys and its rollups must
 //! have that and nothing else (`books`).
 
+mod alone;
 mod books;
 mod bus;
 mod callers;
@@ -58,6 +59,8 @@ pub enum Group {
     InProcess,
     /// Streams, batches and single events over gRPC.
     Wire,
+    /// One caller alone.
+    Alone,
     /// How soon what was acknowledged is seen in the figures, and told.
     Fresh,
     /// Figures and lists out of a ledger of ten million events.
@@ -72,7 +75,7 @@ struct Bench {
     runtime: Runtime,
     cores: Cores,
     stores: Stores,
-    /// Events that the ledger has more or fewer than were acknowledged, or its rollups than the ledger.
+    /// Events that the ledger has more or fewer than were acknowledged, or its rollups than the ledger, or that nobody was told of.
     amiss: u64,
 }
 
@@ -122,6 +125,7 @@ impl Bench {
         match group {
             Group::InProcess => in_process::run(self),
             Group::Wire => wire::run(self),
+            Group::Alone => alone::run(self),
             Group::Fresh => fresh::run(self),
             Group::Reads => reads::run(self),
             Group::Bus => bus::run(self),

@@ -229,7 +229,7 @@ impl InProcess {
         for queue in queues {
             let Some(consumer) = state.consumers.get(queue) else {
                 return Err(PublishError::Unroutable {
-                    routing_key: routing_key.clone(),
+                    queue: queue.to_owned(),
                 });
             };
             consumers.push(Arc::clone(consumer));

@@ -1,36 +1,29 @@
 //! What comes back to windows, or is taken from them, where events that counted in them are corrected.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
+use octroi_core::MetricKind;
 
-use super::window::WindowKey;
+use super::{begun::Begun, window::WindowKey};
 
-/// The ledger's commits come here in no strict order, so a window may be written down for one that was recorded a little later
-/// than another that counts in it as well.
-const DISORDER: SignedDuration = SignedDuration::from_secs(10);
-/// An event may be corrected before it has come here itself; longer than this it hardly takes.
-const ON_ITS_WAY: SignedDuration = SignedDuration::from_mins(10);
-
-/// Whether the correction of an event that was recorded at `recorded_at` changes a window at `now`. What is over is over: of a
-/// window that has ended only the books change. `counted_from` is from when on the window counts what is recorded; none where
-/// nothing has counted in it yet.
+/// Whether the correction of an event that was recorded at `recorded_at` changes a window at `now`, given since when the limits
+/// of its account count. What is over is over: of a window that has ended only the books change. And what was recorded before the
+/// limit began never counted in its window; of a LEVEL metric all counts that is held.
 #[must_use]
 pub fn is_changed(
     window: &WindowKey,
-    counted_from: Option<Timestamp>,
+    kind: MetricKind,
+    begun: &Begun,
     recorded_at: Timestamp,
     now: Timestamp,
 ) -> bool {
-    if window.end <= now {
-        return false;
-    }
-    match counted_from {
-        Some(from) => recorded_at.saturating_add(DISORDER).is_ok_and(|at| at >= from),
-        None => now.duration_since(recorded_at) < ON_ITS_WAY,
-    }
+    let counted = kind == MetricKind::Level || recorded_at >= begun.since(&window.metric, window.period);
+    counted && now < window.end
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use octroi_core::{MetricSlug, Period, Window};
 
     use super::*;
@@ -47,19 +40,20 @@ mod tests {
             end: at("11:00:00"),
         };
         let window = WindowKey::new(&metric, Period::Hour, hour);
-        for (counted_from, recorded, now, expected) in [
-            (Some("10:10:00"), "10:10:00", "10:59:59", true),
-            (Some("10:10:00"), "10:09:50", "10:59:59", true),
-            // The limit began later.
-            (Some("10:10:00"), "10:09:49", "10:59:59", false),
+        let begun = Begun::new(BTreeMap::from([((metric, Period::Hour), at("10:10:00"))]));
+        let ever = Begun::default();
+        let (flow, level) = (MetricKind::Flow, MetricKind::Level);
+        for (kind, begun, recorded, now, expected) in [
+            (flow, &begun, "10:10:00", "10:59:59", true),
+            (flow, &begun, "10:09:59", "10:59:59", false),
+            (level, &begun, "10:09:59", "10:59:59", true),
+            (flow, &ever, "10:00:00", "10:59:59", true),
             // The window is over.
-            (Some("10:10:00"), "10:10:00", "11:00:00", false),
-            // The event has not come here yet, or never counted.
-            (None, "10:10:00", "10:19:59", true),
-            (None, "10:10:00", "10:20:00", false),
+            (flow, &begun, "10:10:00", "11:00:00", false),
+            (level, &ever, "10:10:00", "11:00:00", false),
         ] {
-            let changed = is_changed(&window, counted_from.map(at), at(recorded), at(now));
-            assert_eq!(changed, expected, "{counted_from:?} {recorded} {now}");
+            let changed = is_changed(&window, kind, begun, at(recorded), at(now));
+            assert_eq!(changed, expected, "{kind:?} {begun:?} {recorded} {now}");
         }
     }
 }

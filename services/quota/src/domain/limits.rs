@@ -74,6 +74,20 @@ pub struct StageRules<'a> {
     pub restricted_percent: u32,
 }
 
+/// Those of an account in `stage`: SUSPENDED ones have the default plan's.
+#[must_use]
+pub fn entitlements_in_force<'e>(
+    entitlements: &'e Entitlements,
+    stage: Stage,
+    default_entitlements: &'e Entitlements,
+) -> &'e Entitlements {
+    if stage == Stage::Suspended {
+        default_entitlements
+    } else {
+        entitlements
+    }
+}
+
 /// The limits that hold in `stage` at `now`. A stage never takes back what is used: it lowers what may still be taken.
 #[must_use]
 pub fn effective_limits(
@@ -83,11 +97,7 @@ pub fn effective_limits(
     rules: StageRules<'_>,
     now: Timestamp,
 ) -> Vec<EffectiveLimit> {
-    let entitlements = if stage == Stage::Suspended {
-        rules.default_entitlements
-    } else {
-        entitlements
-    };
+    let entitlements = entitlements_in_force(entitlements, stage, rules.default_entitlements);
     let mut limits: Vec<EffectiveLimit> = entitlements
         .limits
         .iter()

@@ -1,6 +1,7 @@
 //! The rules of quota, without I/O: which limits hold, where windows begin and end, how limits are carved and
 //! spent, what a check is answered, when people are told.
 
+pub mod begun;
 pub mod calendar;
 pub mod carve;
 pub mod check;

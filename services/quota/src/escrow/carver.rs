@@ -190,7 +190,7 @@ async fn carve_in(
         .collect();
     let granted = match unwritten {
         Unwritten::Empty => store::lock_written_windows(connection, &windows).await?,
-        Unwritten::Locked => store::lock_windows(connection, &windows, now).await?,
+        Unwritten::Locked => store::lock_windows(connection, &windows).await?,
     };
     // Only the slices of holds have ids that may come again.
     let holds = asks().filter(|ask| ask.kind == SliceKind::Hold);

@@ -1,7 +1,7 @@
 //! `ApplyEntitlements` and `ApplyCatalog`: billing says what holds. And the account's zone, which its windows follow.
 
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
-use octroi_core::{AccountId, Anchor};
+use octroi_core::{AccountId, Anchor, Clock, Entitlements, Period};
 use octroi_kit::db::{Scope, lock_catalog_version};
 use sqlx::PgConnection;
 
@@ -9,8 +9,10 @@ use super::Service;
 use crate::{
     cache::Part,
     domain::{
+        begun::Begun,
         calendar::{Calendar, Segment},
         holding::{AccountEntitlements, Catalog},
+        limits::entitlements_in_force,
     },
     error::Error,
     store,
@@ -32,11 +34,11 @@ impl Service {
         account: AccountId,
         given: AccountEntitlements,
     ) -> Result<u64, Error> {
-        let (of, now) = (account.clone(), self.db.clock().now());
+        let (of, clock) = (account.clone(), self.db.clock().clone());
         let version = self
             .db
             .transaction(Scope::AllAccounts, move |connection| {
-                Box::pin(async move { apply_entitlements(connection, &of, &given, now).await })
+                Box::pin(async move { apply_entitlements(connection, &of, &given, &clock).await })
             })
             .await?;
         self.changed(&account).await;
@@ -58,11 +60,14 @@ impl Service {
     /// # Errors
     /// [`Error::VersionStale`] where a newer one was applied.
     pub async fn apply_catalog(&self, catalog: Catalog) -> Result<u64, Error> {
+        let clock = self.db.clock().clone();
         let version = self
             .db
             .transaction(Scope::AllAccounts, move |connection| {
                 Box::pin(async move {
                     store::close_all_gates(connection).await?;
+                    // What was followed before had the limits of before.
+                    let now = clock.now();
                     let current = lock_catalog_version(connection).await?;
                     if current > catalog.version {
                         return Err(Error::VersionStale {
@@ -71,7 +76,11 @@ impl Service {
                         });
                     }
                     if current < catalog.version {
-                        store::update_catalog(connection, &catalog).await?;
+                        let before = store::find_default_plan(connection).await?;
+                        let (before, begun) = before.unzip();
+                        let begun = begun.unwrap_or_default();
+                        let begun = begun.followed_by(before.as_ref(), &catalog.default_entitlements, now);
+                        store::update_catalog(connection, &catalog, &begun).await?;
                     }
                     Ok(catalog.version)
                 })
@@ -90,10 +99,13 @@ pub(crate) async fn apply_entitlements(
     connection: &mut PgConnection,
     account: &AccountId,
     given: &AccountEntitlements,
-    now: Timestamp,
+    clock: &Clock,
 ) -> Result<u64, Error> {
     store::close_gate(connection, account).await?;
+    // What was followed before had the limits of before.
+    let now = clock.now();
     let before = store::find_entitlements(connection, account).await?;
+    let begun = store::list_begun(connection, &[account]).await?;
     let current = store::upsert_entitlements(connection, account, given).await?;
     if current > given.version {
         return Err(Error::VersionStale {
@@ -101,16 +113,39 @@ pub(crate) async fn apply_entitlements(
             current,
         });
     }
-    if before.is_some_and(|before| before.version == given.version) {
+    if (before.as_ref()).is_some_and(|before| before.version == given.version) {
         return Ok(current);
     }
     let calendar = store::lock_calendar(connection, account).await?;
     let calendar = calendar.and_then(|calendar| with_anchor(&calendar, given.anchor_at, now));
+    let begun = begun.get(account).cloned().unwrap_or_default();
+    let (mut begun, in_force) = begin_limits(connection, (before.as_ref(), &begun), given, now).await?;
     if let Some(calendar) = &calendar {
         store::end_months(connection, account, calendar.last().from).await?;
+        if calendar.last().from <= now {
+            begun.begin_again(&in_force, Period::Month, now);
+        }
     }
+    store::update_begun(connection, account, &begun).await?;
     store::update_state(connection, account, calendar.as_ref(), now).await?;
     Ok(current)
+}
+
+/// When the limits began that hold from `now` on, and these, given what held before with when that began.
+async fn begin_limits(
+    connection: &mut PgConnection,
+    (before, begun): (Option<&AccountEntitlements>, &Begun),
+    given: &AccountEntitlements,
+    now: Timestamp,
+) -> Result<(Begun, Entitlements), Error> {
+    let default_plan = store::find_default_plan(connection).await?.map(|(plan, _)| plan);
+    let in_force = |pushed: &AccountEntitlements| {
+        let default_plan = default_plan.as_ref().unwrap_or(&pushed.entitlements);
+        entitlements_in_force(&pushed.entitlements, pushed.stage, default_plan).clone()
+    };
+    let before = before.map(in_force).or_else(|| default_plan.clone());
+    let after = in_force(given);
+    Ok((begun.followed_by(before.as_ref(), &after, now), after))
 }
 
 /// The calendar with a billing period that began at `anchor_at`; none where it has that period already.
@@ -165,7 +200,6 @@ pub(crate) async fn change_zone(
 #[cfg(test)]
 mod tests {
     use jiff::ToSpan as _;
-    use octroi_core::Period;
 
     use super::*;
 

@@ -120,7 +120,7 @@ impl Service {
         self.db
             .transaction(Scope::AllAccounts, move |connection| {
                 Box::pin(async move {
-                    if !is_still(connection, normal.as_ref(), now).await? {
+                    if !is_still(connection, normal.as_ref()).await? {
                         return Ok(());
                     }
                     let stood = store::end_standing(connection, &window, now).await?;
@@ -137,11 +137,7 @@ impl Service {
 }
 
 /// Whether nothing was followed meanwhile that reaches a threshold. Nothing is until the transaction ends.
-async fn is_still(
-    connection: &mut PgConnection,
-    normal: Option<&Now>,
-    now: Timestamp,
-) -> Result<bool, Error> {
+async fn is_still(connection: &mut PgConnection, normal: Option<&Now>) -> Result<bool, Error> {
     let Some(Now::Normal {
         running: Some((limit, window)),
         ..
@@ -149,7 +145,7 @@ async fn is_still(
     else {
         return Ok(true);
     };
-    let granted = store::lock_windows(connection, &BTreeSet::from([window.clone()]), now).await?;
+    let granted = store::lock_windows(connection, &BTreeSet::from([window.clone()])).await?;
     let used = granted.get(window).copied().unwrap_or_default().used();
     Ok(is_normal(&limit.limit.thresholds, limit.limit.amount, used))
 }

@@ -3,21 +3,34 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
-use jiff::Timestamp;
-use octroi_core::{AccountId, MetricSlug};
+use jiff::{SignedDuration, Timestamp};
+use octroi_core::{AccountId, MetricKind, MetricSlug};
+use octroi_kit::{db::Scope, inbox};
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use super::{
     Service,
-    follow_ledger::{FollowUp, Followed},
+    follow_ledger::{FollowUp, Followed, hold_limits, revisions},
 };
 use crate::{
-    domain::{correction::is_changed, limits::EffectiveLimit},
+    consumer::{CORRECTIONS_QUEUE, LEDGER_QUEUE},
+    domain::{correction::is_changed, holding::Revision, limits::EffectiveLimit},
     error::Error,
     store::{self, AccountWindow, Change},
 };
+
+/// The queues that the ledger is followed by.
+const FOLLOWING: [&str; 2] = [LEDGER_QUEUE, CORRECTIONS_QUEUE];
+/// What came longer ago was followed, or never will be: the inbox remembers [`inbox::MARKS_KEPT`], and a day less is believed.
+const MARKS_LAST: SignedDuration = SignedDuration::from_hours(29 * 24);
+
+/// How often it is looked for what was overtaken, which mostly is on its way, before the bus brings the correction anew.
+const LOOKS: usize = 10;
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// One event that was corrected.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +45,8 @@ pub struct Corrected {
     pub recorded_at: Timestamp,
     /// How many units more than before count as used; fewer, below 0.
     pub change: i64,
+    /// The message that told what the event came to before, and when; none where that is not known.
+    pub after: Option<(Uuid, Timestamp)>,
 }
 
 impl Corrected {
@@ -57,21 +72,35 @@ impl Corrected {
 /// What a commit of corrections may change of windows, read before the transaction that changes them.
 #[derive(Clone, Debug)]
 pub struct CorrectedWindows {
-    lines: Vec<(AccountWindow, Timestamp, Change)>,
+    lines: Vec<Line>,
     limits: BTreeMap<AccountWindow, Arc<EffectiveLimit>>,
     accounts: BTreeSet<AccountId>,
+    revisions: BTreeMap<AccountId, Revision>,
     now: Timestamp,
+}
+
+/// What a correction does to a window, if its event counts in it.
+#[derive(Clone, Debug)]
+struct Line {
+    window: AccountWindow,
+    kind: MetricKind,
+    recorded_at: Timestamp,
+    change: Change,
 }
 
 impl Service {
     /// Finds the windows that corrected events lie in. Accounts that are gone and metrics without limits have none.
     ///
+    /// Nothing is given back before it counts, or others would use it meanwhile: an event, or an earlier correction of it, may
+    /// have been overtaken by this.
+    ///
     /// # Errors
-    /// [`Error`] where it cannot be known which limits hold.
+    /// [`Error::NotFollowedYet`] where that is so; [`Error`] where it cannot be known which limits hold.
     pub async fn read_corrected_windows(
         &self,
         corrections: Vec<Corrected>,
     ) -> Result<CorrectedWindows, Error> {
+        self.expect_followed(&corrections).await?;
         let accounts: BTreeSet<AccountId> = corrections.iter().map(|one| one.account.clone()).collect();
         let known = self.limits_of_all(&accounts).await?;
         let catalog = self.holdings.catalog().await?;
@@ -79,6 +108,7 @@ impl Service {
             lines: Vec::new(),
             limits: BTreeMap::new(),
             accounts,
+            revisions: revisions(&known),
             now: self.db.clock().now(),
         };
         for one in corrections {
@@ -92,10 +122,38 @@ impl Service {
                     let limits = &mut read.limits;
                     limits.entry(window.clone()).or_insert_with(|| limit.clone());
                 }
-                read.lines.push((window, one.recorded_at, one.change()));
+                read.lines.push(Line {
+                    window,
+                    kind,
+                    recorded_at: one.recorded_at,
+                    change: one.change(),
+                });
             }
         }
         Ok(read)
+    }
+
+    async fn expect_followed(&self, corrections: &[Corrected]) -> Result<(), Error> {
+        let oldest = self.db.clock().now() - MARKS_LAST;
+        let after = corrections.iter().filter_map(|one| one.after);
+        let after: BTreeSet<Uuid> = after.filter(|(_, at)| *at > oldest).map(|(id, _)| id).collect();
+        if after.is_empty() {
+            return Ok(());
+        }
+        for _ in 0..LOOKS {
+            let after = after.clone();
+            let marked = self
+                .db
+                .transaction(Scope::AllAccounts, move |connection| {
+                    Box::pin(async move { inbox::are_marked(connection, &FOLLOWING, &after).await })
+                })
+                .await?;
+            if marked {
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        Err(Error::NotFollowedYet)
     }
 
     /// What is to be done once windows have followed corrections: whoever was refused may find room now.
@@ -118,18 +176,20 @@ impl CorrectedWindows {
     /// Those of the windows that the corrections change, with the accounts of all.
     ///
     /// # Errors
-    /// [`Error`].
+    /// [`Error::LimitsChanged`] where the limits are not those any more that were read; [`Error`].
     pub(crate) async fn followed(
         self,
         connection: &mut PgConnection,
     ) -> Result<(Followed, BTreeSet<AccountId>), Error> {
-        let windows: BTreeSet<&AccountWindow> = self.lines.iter().map(|(window, ..)| window).collect();
-        let counted_from = store::list_counted_from(connection, windows.iter().copied()).await?;
+        hold_limits(connection, &self.revisions).await?;
+        let accounts: Vec<&AccountId> = self.revisions.keys().collect();
+        let begun = store::list_begun(connection, &accounts).await?;
         let mut changes: BTreeMap<AccountWindow, Change> = BTreeMap::new();
-        for (window, recorded_at, change) in self.lines {
-            let from = counted_from.get(&window).copied();
-            if is_changed(&window.1, from, recorded_at, self.now) {
-                *changes.entry(window).or_default() += change;
+        for line in self.lines {
+            let (account, window) = &line.window;
+            let begun = begun.get(account).cloned().unwrap_or_default();
+            if is_changed(window, line.kind, &begun, line.recorded_at, self.now) {
+                *changes.entry(line.window).or_default() += line.change;
             }
         }
         Ok((
@@ -152,6 +212,7 @@ mod tests {
                 event_at: Timestamp::UNIX_EPOCH,
                 recorded_at: Timestamp::UNIX_EPOCH,
                 change,
+                after: None,
             };
             let change = corrected.change();
             (change.returned, change.overrun, change.followed)

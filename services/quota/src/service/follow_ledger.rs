@@ -21,7 +21,7 @@ use uuid::Uuid;
 use super::{Service, commit_hold::hold_committed_by};
 use crate::{
     domain::{
-        holding::AccountLimits,
+        holding::{AccountLimits, Revision},
         limits::{EffectiveLimit, hard_max},
         thresholds::crossed,
     },
@@ -95,27 +95,22 @@ pub struct Followed {
     own: Vec<(Applied, Vec<AccountWindow>, Change)>,
     /// Holds that were committed.
     committed: BTreeSet<Uuid>,
+    /// What the limits of the accounts were read as.
+    revisions: BTreeMap<AccountId, Revision>,
     now: Timestamp,
-    /// From when on windows count what is recorded that are written down for this.
-    counted_from: Timestamp,
 }
 
 impl Service {
-    /// Sums a commit of the ledger by window; programs of the version before do not say when it was recorded. Accounts that are gone and metrics without limits have none.
+    /// Sums a commit of the ledger by window. Accounts that are gone and metrics without limits have none.
     ///
     /// # Errors
     /// [`Error`] where it cannot be known which limits hold.
-    pub async fn read_windows(
-        &self,
-        uses: Vec<Used>,
-        recorded_at: Option<Timestamp>,
-    ) -> Result<Followed, Error> {
+    pub async fn read_windows(&self, uses: Vec<Used>) -> Result<Followed, Error> {
         let accounts: BTreeSet<AccountId> = uses.iter().map(|used| used.account.clone()).collect();
         let known = self.limits_of_all(&accounts).await?;
-        let now = self.db.clock().now();
         let mut followed = Followed {
-            now,
-            counted_from: recorded_at.unwrap_or(now),
+            revisions: revisions(&known),
+            now: self.db.clock().now(),
             ..Followed::default()
         };
         let catalog = self.holdings.catalog().await?;
@@ -149,6 +144,13 @@ impl Service {
             }
         }
         Ok(followed)
+    }
+
+    /// Reads the limits of an account anew where what was followed had older ones.
+    pub(crate) fn limits_outdated(&self, error: &Error) {
+        if let Error::LimitsChanged { account, revision } = error {
+            self.holdings.outdated(account, *revision);
+        }
     }
 
     /// Forgets copies of windows that changed, and takes back what replicas have set aside of those that are full.
@@ -195,11 +197,50 @@ impl Service {
     }
 }
 
+/// What the limits of accounts were read as.
+pub(super) fn revisions(
+    known: &BTreeMap<AccountId, Option<Arc<AccountLimits>>>,
+) -> BTreeMap<AccountId, Revision> {
+    let limits = known
+        .iter()
+        .filter_map(|(account, limits)| Some((account, limits.as_ref()?)));
+    limits
+        .map(|(account, limits)| (account.clone(), limits.revision))
+        .collect()
+}
+
+/// Lets the limits of accounts be those that were read before the transaction, until it ends: what is recorded from the instant
+/// on at which a limit begins counts in its window, and what was followed before does not.
+///
+/// # Errors
+/// [`Error::LimitsChanged`] where they have changed since.
+pub(super) async fn hold_limits(
+    connection: &mut PgConnection,
+    revisions: &BTreeMap<AccountId, Revision>,
+) -> Result<(), Error> {
+    store::share_gates(connection, revisions.keys()).await?;
+    let accounts: Vec<&AccountId> = revisions.keys().collect();
+    let found = store::list_revisions(connection, &accounts).await?;
+    for (account, read) in revisions {
+        let revision = store::revision_of(account, &found);
+        if read.is_older_than(revision) {
+            return Err(Error::LimitsChanged {
+                account: account.clone(),
+                revision,
+            });
+        }
+    }
+    Ok(())
+}
+
 /// Closes holds that were committed, whatever became of whoever committed them; adds to the windows, and fires thresholds.
 ///
 /// # Errors
-/// [`Error`].
+/// [`Error`]; [`Error::LimitsChanged`] where the limits are not those any more that were read.
 pub(crate) async fn follow_ledger(connection: &mut PgConnection, followed: &Followed) -> Result<(), Error> {
+    if !followed.revisions.is_empty() {
+        hold_limits(connection, &followed.revisions).await?;
+    }
     if !followed.committed.is_empty() {
         // Before the windows, as whoever settles has it.
         store::close_holds(
@@ -221,7 +262,7 @@ pub(crate) async fn follow_ledger(connection: &mut PgConnection, followed: &Foll
             sum.returned += change.returned;
         }
     }
-    let after = store::add_to_windows(connection, &changes, followed.counted_from).await?;
+    let after = store::add_to_windows(connection, &changes).await?;
     for (window, limit) in &followed.limits {
         let after = after.get(window).copied().unwrap_or_default();
         let change = changes.get(window).copied().unwrap_or_default();
@@ -243,7 +284,34 @@ pub struct FollowUp {
 }
 
 impl Followed {
-    /// What is added to windows, without the events that it is of.
+    /// How many windows it adds to.
+    pub(crate) fn weight(&self) -> usize {
+        self.changes.len()
+    }
+
+    /// What several commits add together.
+    pub(crate) fn of_all<'f>(commits: impl Iterator<Item = &'f Self>) -> Self {
+        let mut all = Self::default();
+        for commit in commits {
+            for (window, change) in &commit.changes {
+                *all.changes.entry(window.clone()).or_default() += *change;
+            }
+            // What was read last holds; and if something of it has changed meanwhile, all is read again.
+            all.limits.extend(commit.limits.clone());
+            all.own.extend_from_slice(&commit.own);
+            all.committed.extend(&commit.committed);
+            for (account, revision) in &commit.revisions {
+                let oldest = all.revisions.entry(account.clone()).or_insert(*revision);
+                if revision.is_older_than(*oldest) {
+                    *oldest = *revision;
+                }
+            }
+            all.now = all.now.max(commit.now);
+        }
+        all
+    }
+
+    /// What is added to windows, without the events that it is of. Whoever adds it holds the limits still.
     pub(super) fn of_changes(
         changes: BTreeMap<AccountWindow, Change>,
         mut limits: BTreeMap<AccountWindow, Arc<EffectiveLimit>>,
@@ -254,7 +322,6 @@ impl Followed {
             changes,
             limits,
             now,
-            counted_from: now,
             ..Self::default()
         }
     }

@@ -109,7 +109,7 @@ async fn tell(
         }
     }
     if !changes.is_empty() {
-        store::add_to_windows(connection, &changes, now).await?;
+        store::add_to_windows(connection, &changes).await?;
     }
     let used = untold.iter().filter(|one| one.change.overrun > 0);
     let windows = used.flat_map(|one| &one.windows);

@@ -416,7 +416,7 @@ fn stage_name(stage: Stage) -> &'static str {
         .map_or("current", |(_, name)| name)
 }
 
-fn stage_from_name(name: &str) -> Result<Stage, DatabaseError> {
+pub(super) fn stage_from_name(name: &str) -> Result<Stage, DatabaseError> {
     let found = STAGES.iter().find(|(_, one)| *one == name);
     found
         .map(|(stage, _)| *stage)

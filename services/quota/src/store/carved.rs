@@ -72,8 +72,8 @@ pub async fn write_carved(
                   AS s (id, account_id, metric, kind, owner, cap, periods, starts, ends, spend_until, hard_end_at, buffered,
                         content_hash)
              ON CONFLICT DO NOTHING RETURNING id)
-         INSERT INTO quota_window AS w (account_id, metric, period, start_at, end_at, open_cap, held, counted_from)
-         SELECT *, $12 FROM unnest($15::text[], $16::text[], $17::text[], $18::timestamptz[], $19::timestamptz[], $20::bigint[],
+         INSERT INTO quota_window AS w (account_id, metric, period, start_at, end_at, open_cap, held)
+         SELECT * FROM unnest($15::text[], $16::text[], $17::text[], $18::timestamptz[], $19::timestamptz[], $20::bigint[],
                               $21::bigint[])
          ORDER BY 1, 2, 3, 4
          ON CONFLICT (account_id, metric, period, start_at) DO UPDATE

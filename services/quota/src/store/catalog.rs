@@ -6,7 +6,8 @@ use octroi_core::{Aggregation, Entitlements, FeaturePlans, Metric, MetricKind, M
 use octroi_kit::db::{DatabaseError, corrupt};
 use sqlx::{PgConnection, types::Json};
 
-use crate::domain::holding::Catalog;
+use super::begun::to_stored;
+use crate::domain::{begun::Begun, holding::Catalog};
 
 /// The catalog that was applied last.
 pub async fn find_catalog(connection: &mut PgConnection) -> Result<Option<Catalog>, DatabaseError> {
@@ -54,17 +55,23 @@ fn metric(
     })
 }
 
-/// Makes `catalog` the one in force. Metrics that it does not have any more stay known.
-pub async fn update_catalog(connection: &mut PgConnection, catalog: &Catalog) -> Result<(), DatabaseError> {
+/// Makes `catalog` the one in force, whose default limits began then. Metrics that it does not have any more stay known.
+pub async fn update_catalog(
+    connection: &mut PgConnection,
+    catalog: &Catalog,
+    begun: &Begun,
+) -> Result<(), DatabaseError> {
     sqlx::query(
-        "INSERT INTO catalog (version, default_entitlements, feature_plans, restricted_percent) VALUES ($1, $2, $3, $4)
+        "INSERT INTO catalog (version, default_entitlements, feature_plans, restricted_percent, begun) VALUES ($1, $2, $3, $4, $5)
          ON CONFLICT (singleton) DO UPDATE SET version = excluded.version, feature_plans = excluded.feature_plans,
-             default_entitlements = excluded.default_entitlements, restricted_percent = excluded.restricted_percent",
+             default_entitlements = excluded.default_entitlements, restricted_percent = excluded.restricted_percent,
+             begun = excluded.begun",
     )
     .bind(i64::try_from(catalog.version).map_err(corrupt("catalog version"))?)
     .bind(Json(&catalog.default_entitlements))
     .bind(Json(&catalog.feature_plans))
     .bind(i32::try_from(catalog.restricted_percent).map_err(corrupt("share"))?)
+    .bind(to_stored(begun))
     .execute(&mut *connection)
     .await?;
     for metric in catalog.metrics.values() {

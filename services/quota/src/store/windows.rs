@@ -132,17 +132,15 @@ impl<'k> KeyColumns<'k> {
     }
 }
 
-/// Writes down windows that are not there yet, which count what is recorded from `counted_from` on, and answers which were
-/// not: this transaction has them locked.
+/// Writes down windows that are not there yet, and answers which were not: this transaction has them locked.
 async fn insert_windows(
     connection: &mut PgConnection,
     windows: &[AccountWindow],
-    counted_from: Timestamp,
 ) -> Result<HashMap<AccountWindow, Granted>, DatabaseError> {
     let columns = KeyColumns::of(windows.iter());
     let rows: Vec<KeyRow> = sqlx::query_as(
-        "INSERT INTO quota_window (account_id, metric, period, start_at, end_at, counted_from)
-         SELECT *, $6 FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[])
+        "INSERT INTO quota_window (account_id, metric, period, start_at, end_at)
+         SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[])
          ORDER BY 1, 2, 3, 4 ON CONFLICT DO NOTHING RETURNING account_id, metric, period, start_at",
     )
     .bind(columns.accounts)
@@ -155,7 +153,6 @@ async fn insert_windows(
             .map(|(_, key)| end_to_sql(key.end))
             .collect::<Vec<_>>(),
     )
-    .bind(to_sql(counted_from))
     .fetch_all(connection)
     .await?;
     let made: HashSet<Name<'_>> = (rows.iter())
@@ -242,18 +239,16 @@ pub async fn end_months(
     Ok(())
 }
 
-/// Locks windows in one order and answers what they have granted; those that are not written down yet are, and count from
-/// `now` on.
+/// Locks windows in one order and answers what they have granted; those that are not written down yet are.
 pub async fn lock_windows(
     connection: &mut PgConnection,
     windows: &BTreeSet<AccountWindow>,
-    now: Timestamp,
 ) -> Result<HashMap<AccountWindow, Granted>, DatabaseError> {
     let mut granted = lock_written_windows(connection, windows).await?;
     if granted.len() < windows.len() {
         let missing = || windows.iter().filter(|window| !granted.contains_key(window));
         let new: Vec<AccountWindow> = missing().cloned().collect();
-        granted.extend(insert_windows(connection, &new, now).await?);
+        granted.extend(insert_windows(connection, &new).await?);
         // Others wrote these down meanwhile.
         let theirs = || windows.iter().filter(|window| !granted.contains_key(window));
         if granted.len() < windows.len() {
@@ -276,40 +271,6 @@ pub async fn lock_written_windows(
 /// How the look-up of one window ends. Either keeps the planner from making a join of it.
 const LOCKED: &str = "FOR UPDATE";
 const FOUND: &str = "OFFSET 0";
-
-/// From when on windows count what is recorded; one that is not written down is not there.
-pub async fn list_counted_from<'w>(
-    connection: &mut PgConnection,
-    windows: impl Iterator<Item = &'w AccountWindow> + Clone,
-) -> Result<HashMap<AccountWindow, Timestamp>, DatabaseError> {
-    let columns = KeyColumns::of(windows.clone());
-    let rows: Vec<(String, String, String, OffsetDateTime, OffsetDateTime)> = sqlx::query_as(
-        "SELECT k.account_id, k.metric, k.period, k.start_at, w.counted_from
-         FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[]) AS k (account_id, metric, period, start_at)
-         CROSS JOIN LATERAL (SELECT counted_from FROM quota_window AS q
-                             WHERE q.account_id = k.account_id AND q.metric = k.metric AND q.period = k.period
-                               AND q.start_at = k.start_at OFFSET 0) AS w",
-    )
-    .bind(columns.accounts)
-    .bind(columns.metrics)
-    .bind(columns.periods)
-    .bind(columns.starts)
-    .fetch_all(connection)
-    .await?;
-    let found: HashMap<Name<'_>, Timestamp> = (rows.iter())
-        .map(|(account, metric, period, start, from)| {
-            let name = (
-                account.as_str(),
-                metric.as_str(),
-                period.as_str(),
-                from_sql(*start),
-            );
-            (name, from_sql(*from))
-        })
-        .collect();
-    let counted = windows.filter_map(|window| Some((window.clone(), *found.get(&name(window))?)));
-    Ok(counted.collect())
-}
 
 /// What windows have granted; one that is not written down has granted nothing, and is not there.
 pub async fn find_windows(
@@ -412,11 +373,10 @@ pub async fn change_windows(
     Ok(changed)
 }
 
-/// The same; windows that are not written down yet are, and count what is recorded from `counted_from` on.
+/// The same; windows that are not written down yet are.
 pub async fn add_to_windows(
     connection: &mut PgConnection,
     changes: &BTreeMap<AccountWindow, Change>,
-    counted_from: Timestamp,
 ) -> Result<HashMap<AccountWindow, Granted>, DatabaseError> {
     let mut changed = try_change(connection, changes).await?;
     if changed.len() < changes.len() {
@@ -425,7 +385,7 @@ pub async fn add_to_windows(
             .map(|(window, change)| (window.clone(), *change))
             .collect();
         let new: Vec<AccountWindow> = missing.keys().cloned().collect();
-        insert_windows(connection, &new, counted_from).await?;
+        insert_windows(connection, &new).await?;
         changed.extend(change_windows(connection, &missing).await?);
     }
     Ok(changed)

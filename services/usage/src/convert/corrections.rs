@@ -176,7 +176,11 @@ pub fn to_proto_correction_results(
         Err(error) => {
             let mut item = to_proto_item_error(&error);
             if !item.field.is_empty() {
-                item.field = format!("{field}[{index}].{}", item.field);
+                // A voiding and an undoing have no amount.
+                item.field = match error {
+                    Error::AmountNotOne => format!("{field}[{index}].amount"),
+                    _ => format!("{field}[{index}]"),
+                };
             }
             Outcome::Error(item)
         }
@@ -317,7 +321,11 @@ mod tests {
 
     #[test]
     fn a_refusal_names_the_field_of_its_correction() {
-        let results = vec![Err(Error::AmountNotOne), Err(Error::BatchRefused)];
+        let results = vec![
+            Err(Error::AmountNotOne),
+            Err(Error::BatchRefused),
+            Err(Error::LevelBelowZero),
+        ];
         let results = to_proto_correction_results(results, "amendments", false);
         let fields: Vec<String> = (results.into_iter())
             .filter_map(|result| match result.outcome? {
@@ -325,6 +333,6 @@ mod tests {
                 proto::correction_result::Outcome::Correction(_) => None,
             })
             .collect();
-        assert_eq!(fields, ["amendments[0].amount", ""]);
+        assert_eq!(fields, ["amendments[0].amount", "", "amendments[2]"]);
     }
 }

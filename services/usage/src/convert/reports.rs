@@ -105,7 +105,7 @@ pub fn from_proto_report_query(
         .zip(end)
         .map(|(start, end)| (as_stored(start), as_stored(end)));
     if range.is_some_and(|(start, end)| end <= start) {
-        violations.add("query.end_time", "must be after start_time");
+        violations.add("query.end_time", "must be after query.start_time");
     }
     let grain = from_proto_grain(query.granularity, &mut violations);
     let zone = (!query.zone.is_empty())

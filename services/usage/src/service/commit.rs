@@ -206,7 +206,7 @@ async fn write(db: &Db, calls: Vec<Call>, now: Timestamp) -> Result<Outcomes, Da
             let inserted = store::insert_keys(connection, &candidates, now).await?;
             let (written, others): (Vec<&Accepted>, Vec<&Accepted>) = candidates
                 .into_iter()
-                .partition(|one| inserted.contains(&one.key));
+                .partition(|one| inserted.keys.contains(&one.key));
             // An event may yet come in place of one that goes, so its slices are looked at as well.
             let charged =
                 store::charge_sums(connection, &Sums::of(&written, &all_events(&calls)), now).await?;
@@ -222,22 +222,25 @@ async fn write(db: &Db, calls: Vec<Call>, now: Timestamp) -> Result<Outcomes, Da
             }
             if !corrections.missing.is_empty() {
                 let late = store::insert_keys(connection, &corrections.missing, now).await?;
-                expect_all(&corrections.missing, late.len())?;
+                expect_all(&corrections.missing, late.keys.len())?;
             }
             store::correct_spends(connection, &charged, &settlement.spends).await?;
             let used = settlement.recorded.iter().copied();
             let used: Vec<&Accepted> = used.filter(|one| one.event.origin != Origin::Denial).collect();
             if !used.is_empty() {
-                store::append_events(connection, &used, now).await?;
-                let transaction = store::current_transaction(connection).await?;
+                let message_id = outbox::new_id();
+                let transaction = match inserted.transaction {
+                    Some(transaction) => transaction,
+                    None => store::current_transaction(connection).await?,
+                };
+                store::append_events(connection, &used, message_id, now).await?;
                 let recorded = UsageRecorded {
                     events: used.iter().map(|one| recorded_usage(one)).collect(),
                     ledger_transaction: transaction,
                     record_time: Some(to_proto_time(now)),
                 };
-                let message_id = outbox::enqueue(connection, &recorded, now).await?;
-                store::insert_pending(connection, transaction, message_id, now).await?;
-                store::count_lag(connection, i64::try_from(used.len()).unwrap_or(i64::MAX)).await?;
+                outbox::enqueue_as(connection, message_id, &recorded, now).await?;
+                store::insert_pending(connection, (transaction, message_id), used.len(), now).await?;
             }
             Ok(settlement.outcomes)
         })

@@ -11,6 +11,7 @@ use octroi_kit::{
 };
 use octroi_proto::events::v1::{CorrectedUsage, UsageCorrected};
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use super::Service;
 use crate::{
@@ -158,7 +159,8 @@ async fn correct(
     }
     // What is made now is what has a key since now.
     expect_rows(inserted.len() as u64, made.len() as u64)?;
-    store::append_corrections(connection, &made).await?;
+    let message_id = outbox::new_id();
+    store::append_corrections(connection, &made, message_id).await?;
     let after = Spends {
         levels: (found.levels.into_iter())
             .map(|(metric, amount)| ((call.account.clone(), metric), amount))
@@ -166,7 +168,7 @@ async fn correct(
         ..Spends::default()
     };
     store::correct_spends(connection, &charged, &after).await?;
-    tell(connection, &made, now).await?;
+    tell(connection, message_id, &made, now).await?;
     Ok(outcomes)
 }
 
@@ -239,6 +241,7 @@ fn level_sums(account: &AccountId, events: &HashMap<EventKey, Correctable>) -> B
 /// Lets rollups and windows know what was corrected.
 async fn tell(
     connection: &mut PgConnection,
+    message_id: Uuid,
     made: &[(&Correctable, &Corrected)],
     now: Timestamp,
 ) -> Result<(), DatabaseError> {
@@ -250,9 +253,8 @@ async fn tell(
             .collect(),
         ledger_transaction: transaction,
     };
-    let message_id = outbox::enqueue(connection, &told, now).await?;
-    store::insert_pending(connection, transaction, message_id, now).await?;
-    store::count_lag(connection, i64::try_from(made.len()).unwrap_or(i64::MAX)).await
+    outbox::enqueue_as(connection, message_id, &told, now).await?;
+    store::insert_pending(connection, (transaction, message_id), made.len(), now).await
 }
 
 fn corrected_usage(event: &Correctable, made: &Corrected) -> CorrectedUsage {
@@ -266,5 +268,7 @@ fn corrected_usage(event: &Correctable, made: &Corrected) -> CorrectedUsage {
         amount_after: made.after.counted().get(),
         counted_before: !made.before.voided,
         counted_after: !made.after.voided,
+        after_message_id: event.message_id.map(|id| id.to_string()).unwrap_or_default(),
+        after_time: Some(to_proto_time(event.told_at())),
     }
 }

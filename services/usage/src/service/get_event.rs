@@ -15,7 +15,7 @@ use crate::{
 pub struct EventView {
     /// The event with its corrections.
     pub found: FoundEvent,
-    /// The hour, the day and the month of the account's zone that it counts in; none where the account is closed.
+    /// The hour, the day and the month of the account's zone that it counts in; none where its zone is not known.
     pub windows: Vec<(Period, Window)>,
     /// Whether the rollups have it and all its corrections.
     pub in_rollups: bool,
@@ -55,11 +55,13 @@ impl Service {
                     (period, window)
                 })
                 .to_vec(),
-            Err(DirectoryError::Closed(_) | DirectoryError::NotFound(_)) => Vec::new(),
-            Err(error @ DirectoryError::Upstream(_)) => return Err(error.into()),
+            // The event is read all the same.
+            Err(DirectoryError::Closed(_) | DirectoryError::NotFound(_) | DirectoryError::Upstream(_)) => {
+                Vec::new()
+            }
         };
-        let newest = found.corrections.last().map(|newest| newest.corrected_at);
-        let written_at = newest.unwrap_or(found.recorded.recorded_at);
+        let corrected = found.corrections.iter().map(|one| one.corrected_at);
+        let written_at = corrected.fold(found.recorded.recorded_at, Ord::max);
         let in_rollups = written_at < self.get_watermark().await?.at;
         Ok(EventView {
             found,

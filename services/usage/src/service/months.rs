@@ -126,10 +126,10 @@ impl Months {
         let months = self
             .transaction(|connection| Box::pin(store::list_months(connection)))
             .await?;
+        // What programs of the version before have added to the rollups and left here: the watermark waits for it.
+        self.transaction(|connection| Box::pin(store::delete_added(connection)))
+            .await?;
         let gone = || months.iter().filter(|(month, _)| *month < floor).cloned();
-        if gone().next().is_none() {
-            return Ok(());
-        }
         for (month, table) in gone() {
             tracing::info!(table, before = %floor.start_at(), "a month of the ledger is dropped");
             self.transaction(move |connection| {
@@ -137,7 +137,18 @@ impl Months {
             })
             .await?;
         }
-        Ok(self.forget_keys_before(floor.start_at()).await?)
+        let floor_at = floor.start_at();
+        self.transaction(move |connection| {
+            Box::pin(async move {
+                // Programs of the version before leave the corrections of months that they drop.
+                store::delete_corrections_before(connection, floor_at).await
+            })
+        })
+        .await?;
+        if gone().next().is_some() {
+            self.forget_keys_before(floor_at).await?;
+        }
+        Ok(())
     }
 
     fn see_floor(&self, floor: Month) {

@@ -29,7 +29,6 @@ impl Service {
             .db
             .transaction(Scope::AllAccounts, move |connection| {
                 Box::pin(async move {
-                    store::delete_added(connection).await?;
                     let now = clock.now();
                     let (oldest, running) = store::find_oldest(connection).await?;
                     // What has not committed yet was recorded no earlier than its transaction began.

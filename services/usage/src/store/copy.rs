@@ -5,6 +5,7 @@
 
 use jiff::Timestamp;
 use octroi_kit::db::{DatabaseError, corrupt};
+use uuid::Uuid;
 
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
 /// Microseconds from 1970 to 2000, where PostgreSQL counts from.
@@ -58,6 +59,10 @@ impl Row<'_> {
 
     pub(super) fn time(&mut self, at: Timestamp) -> Result<(), DatabaseError> {
         self.bigint(at.as_microsecond() - EPOCH_US)
+    }
+
+    pub(super) fn uuid(&mut self, id: Uuid) -> Result<(), DatabaseError> {
+        self.field(id.as_bytes())
     }
 
     /// A value as JSON.

@@ -53,6 +53,7 @@ type CorrectableRow = (
     String,
     i64,
     OffsetDateTime,
+    Option<Uuid>,
 );
 
 /// Locks events of an account until the transaction ends, so that nobody else corrects them, and answers them with their
@@ -78,10 +79,11 @@ pub async fn lock_events(
         .filter_map(|(key, event_at)| Some((*keys.get(&key)?, event_at)))
         .collect();
     let rows: Vec<CorrectableRow> = sqlx::query_as(
-        "SELECT k.source, k.event_id, e.metric, m.kind, m.aggregation, e.event_at, e.sequence, e.origin, e.amount, e.recorded_at
+        "SELECT k.source, k.event_id, e.metric, m.kind, m.aggregation, e.event_at, e.sequence, e.origin, e.amount, e.recorded_at,
+                e.message_id
          FROM unnest($2::text[], $3::text[], $4::timestamptz[]) AS k (source, event_id, event_at)
          CROSS JOIN metric AS m
-         CROSS JOIN LATERAL (SELECT metric, event_at, sequence, origin, amount, recorded_at FROM ledger AS e
+         CROSS JOIN LATERAL (SELECT metric, event_at, sequence, origin, amount, recorded_at, message_id FROM ledger AS e
                              WHERE e.account_id = $1 AND e.metric = m.slug AND e.event_at = k.event_at
                                AND e.source = k.source AND e.event_id = k.event_id OFFSET 0) AS e",
     )
@@ -99,9 +101,13 @@ pub async fn lock_events(
     let named: Vec<(&MetricSlug, Place)> = (events.values())
         .map(|event| (&event.metric, place(event)))
         .collect();
-    let mut newest = list_corrections(connection, account, &named, 1).await?;
+    let newest = correction_rows(connection, account, &named, 1).await?;
+    let mut newest: HashMap<i64, CorrectionRow> = newest.into_iter().map(|row| (row.0, row)).collect();
     for event in events.values_mut() {
-        event.newest = (newest.remove(&event.sequence)).and_then(|mut newest| newest.pop());
+        if let Some(row) = newest.remove(&event.sequence) {
+            event.message_id = row.10;
+            event.newest = Some(corrected(row)?);
+        }
     }
     Ok(events)
 }
@@ -114,7 +120,19 @@ fn place(event: &Correctable) -> Place {
 }
 
 fn correctable(account: &AccountId, row: CorrectableRow) -> Result<Correctable, DatabaseError> {
-    let (source, event_id, metric, kind, aggregation, event_at, sequence, origin, amount, recorded_at) = row;
+    let (
+        source,
+        event_id,
+        metric,
+        kind,
+        aggregation,
+        event_at,
+        sequence,
+        origin,
+        amount,
+        recorded_at,
+        message_id,
+    ) = row;
     Ok(Correctable {
         identity: Identity {
             account: account.clone(),
@@ -131,6 +149,7 @@ fn correctable(account: &AccountId, row: CorrectableRow) -> Result<Correctable, 
         recorded: Units::try_from(amount).map_err(corrupt("amount"))?,
         recorded_at: from_sql(recorded_at),
         newest: None,
+        message_id,
     })
 }
 
@@ -145,6 +164,7 @@ type CorrectionRow = (
     String,
     String,
     OffsetDateTime,
+    Option<Uuid>,
 );
 
 /// Up to `limit` corrections of each of the events of an account, the newest first, by the event's number in the ledger.
@@ -154,9 +174,22 @@ pub async fn list_corrections(
     events: &[(&MetricSlug, Place)],
     limit: i64,
 ) -> Result<HashMap<i64, Vec<Corrected>>, DatabaseError> {
-    let rows: Vec<CorrectionRow> = sqlx::query_as(
+    let mut corrections: HashMap<i64, Vec<Corrected>> = HashMap::new();
+    for row in correction_rows(connection, account, events, limit).await? {
+        corrections.entry(row.0).or_default().push(corrected(row)?);
+    }
+    Ok(corrections)
+}
+
+async fn correction_rows(
+    connection: &mut PgConnection,
+    account: &AccountId,
+    events: &[(&MetricSlug, Place)],
+    limit: i64,
+) -> Result<Vec<CorrectionRow>, DatabaseError> {
+    let rows = sqlx::query_as(
         "SELECT k.sequence, c.revision, c.correction_id, c.amount_before, c.voided_before, c.amount_after, c.voided_after,
-                c.reason, c.actor, c.corrected_at
+                c.reason, c.actor, c.corrected_at, c.message_id
          FROM unnest($2::text[], $3::timestamptz[], $4::bigint[]) AS k (metric, event_at, sequence)
          CROSS JOIN LATERAL (SELECT * FROM correction AS c
                              WHERE c.account_id = $1 AND c.metric = k.metric AND c.event_at = k.event_at
@@ -171,11 +204,7 @@ pub async fn list_corrections(
     .bind(limit)
     .fetch_all(connection)
     .await?;
-    let mut corrections: HashMap<i64, Vec<Corrected>> = HashMap::new();
-    for row in rows {
-        corrections.entry(row.0).or_default().push(corrected(row)?);
-    }
-    Ok(corrections)
+    Ok(rows)
 }
 
 /// Those of the corrections that were made of these events, by their ids.
@@ -187,7 +216,7 @@ pub async fn find_corrections(
 ) -> Result<HashMap<EventId, Corrected>, DatabaseError> {
     let rows: Vec<CorrectionRow> = sqlx::query_as(
         "SELECT k.sequence, c.revision, c.correction_id, c.amount_before, c.voided_before, c.amount_after, c.voided_after,
-                c.reason, c.actor, c.corrected_at
+                c.reason, c.actor, c.corrected_at, c.message_id
          FROM unnest($2::text[], $3::timestamptz[], $4::bigint[]) AS k (metric, event_at, sequence)
          CROSS JOIN LATERAL (SELECT * FROM correction AS c
                              WHERE c.account_id = $1 AND c.metric = k.metric AND c.event_at = k.event_at
@@ -208,7 +237,8 @@ pub async fn find_corrections(
 }
 
 fn corrected(row: CorrectionRow) -> Result<Corrected, DatabaseError> {
-    let (_, revision, id, amount_before, voided_before, amount_after, voided_after, reason, actor, at) = row;
+    let (_, revision, id, amount_before, voided_before, amount_after, voided_after, reason, actor, at, _) =
+        row;
     let revision = u32::try_from(revision).map_err(corrupt("revision"))?;
     let standing = |revision, amount, voided| {
         Ok::<_, DatabaseError>(Standing {
@@ -227,10 +257,11 @@ fn corrected(row: CorrectionRow) -> Result<Corrected, DatabaseError> {
     })
 }
 
-/// Writes corrections down.
+/// Writes corrections down, which a message tells of.
 pub async fn append_corrections(
     connection: &mut PgConnection,
     made: &[(&Correctable, &Corrected)],
+    message_id: Uuid,
 ) -> Result<(), DatabaseError> {
     let text = |of: fn(&(&Correctable, &Corrected)) -> String| made.iter().map(of).collect::<Vec<_>>();
     let numbers = |of: fn(&(&Correctable, &Corrected)) -> i64| made.iter().map(of).collect::<Vec<_>>();
@@ -241,8 +272,8 @@ pub async fn append_corrections(
     let done = sqlx::query(
         "INSERT INTO correction (account_id, metric, event_at, ledger_sequence, revision, source, event_id, origin,
                                  correction_id, amount_before, voided_before, amount_after, voided_after, reason, actor,
-                                 corrected_at)
-         SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::bigint[], $5::int[], $6::text[], $7::text[],
+                                 corrected_at, message_id)
+         SELECT *, $17 FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::bigint[], $5::int[], $6::text[], $7::text[],
                               $8::text[], $9::text[], $10::bigint[], $11::boolean[], $12::bigint[], $13::boolean[],
                               $14::text[], $15::text[], $16::timestamptz[])",
     )
@@ -266,6 +297,7 @@ pub async fn append_corrections(
     .bind(text(|(_, made)| made.reason.clone()))
     .bind(text(|(_, made)| made.actor.clone()))
     .bind(times(|(_, made)| made.corrected_at))
+    .bind(message_id)
     .execute(connection)
     .await?;
     expect_rows(made.len() as u64, done.rows_affected())

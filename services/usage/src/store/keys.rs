@@ -6,7 +6,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use octroi_kit::db::{DatabaseError, expect_rows, from_sql, to_sql};
+use octroi_kit::db::{DatabaseError, corrupt, expect_rows, from_sql, to_sql};
 use sqlx::{AssertSqlSafe, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -16,13 +16,22 @@ use crate::domain::{
     settlement::Known,
 };
 
+/// The keys that were inserted.
+#[derive(Debug)]
+pub struct Inserted {
+    /// Which of those asked for.
+    pub keys: HashSet<EventKey>,
+    /// The number of the transaction, by which snapshots of the ledger know it; none where nothing was inserted.
+    pub transaction: Option<u64>,
+}
+
 /// Inserts the keys of events that the ledger does not have yet, and answers which those were. The events are sorted by
 /// key, so that commits that meet the same ones never wait for each other in a circle.
 pub async fn insert_keys(
     connection: &mut PgConnection,
     events: &[&Accepted],
     now: Timestamp,
-) -> Result<HashSet<EventKey>, DatabaseError> {
+) -> Result<Inserted, DatabaseError> {
     let hashes: Vec<Uuid> = (events.iter())
         .map(|one| Uuid::from_bytes(one.payload_hash))
         .collect();
@@ -31,12 +40,12 @@ pub async fn insert_keys(
         .map(|one| one.event.origin == Origin::Denial)
         .collect();
     // One value for all: a row for each would cost as much as the insert.
-    let added: Option<Vec<Uuid>> = sqlx::query_scalar(
+    let (added, transaction): (Option<Vec<Uuid>>, Option<String>) = sqlx::query_as(
         "WITH added AS (
              INSERT INTO event_key (key, payload_hash, event_at, denied, recorded_at)
              SELECT *, $5 FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[], $4::boolean[])
              ON CONFLICT DO NOTHING RETURNING key)
-         SELECT array_agg(key) FROM added",
+         SELECT array_agg(key), CASE WHEN count(*) > 0 THEN pg_current_xact_id()::text END FROM added",
     )
     .bind(keys(events.iter().map(|one| one.key)))
     .bind(hashes)
@@ -46,7 +55,13 @@ pub async fn insert_keys(
     .fetch_one(connection)
     .await?;
     let added = added.unwrap_or_default().into_iter();
-    Ok(added.map(|key| EventKey::new(key.into_bytes())).collect())
+    Ok(Inserted {
+        keys: added.map(|key| EventKey::new(key.into_bytes())).collect(),
+        transaction: (transaction.as_deref())
+            .map(str::parse)
+            .transpose()
+            .map_err(corrupt("transaction"))?,
+    })
 }
 
 /// Takes back keys that this transaction has inserted. Nobody else has seen them, and nobody else can take them before

@@ -1,5 +1,6 @@
 //! The months of the ledger, and the floor below which there are none any more.
 
+use jiff::Timestamp;
 use octroi_kit::db::{DatabaseError, from_sql, to_sql};
 use sqlx::{AssertSqlSafe, PgConnection};
 use time::OffsetDateTime;
@@ -70,15 +71,25 @@ pub async fn drop_month(
     table: &str,
 ) -> Result<(), DatabaseError> {
     lock_months(connection).await?;
-    sqlx::query("DELETE FROM correction WHERE event_at >= $1 AND event_at < $2")
-        .bind(to_sql(month.start_at()))
-        .bind(to_sql(month.end_at()))
-        .execute(&mut *connection)
-        .await?;
     // The name is the catalog's own, quoted where it must be.
     sqlx::raw_sql(AssertSqlSafe(format!(
         "SET LOCAL lock_timeout = '100ms'; DROP TABLE IF EXISTS {table}"
     )))
+    .execute(&mut *connection)
+    .await?;
+    // Whoever corrects has read the month, so from here on nobody corrects anything in it.
+    delete_corrections_before(connection, month.end_at()).await
+}
+
+/// Forgets corrections of events before `before`, whose months are gone.
+pub async fn delete_corrections_before(
+    connection: &mut PgConnection,
+    before: Timestamp,
+) -> Result<(), DatabaseError> {
+    sqlx::query(
+        "DELETE FROM correction WHERE event_at < $1 AND event_at < (SELECT start_at FROM ledger_floor)",
+    )
+    .bind(to_sql(before))
     .execute(connection)
     .await?;
     Ok(())

@@ -6,31 +6,39 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// Notes the commit of this transaction, which `message_id` tells the rollups of.
+/// Notes the commit of this transaction, which `message_id` tells the rollups of, and counts what it has that they lack: so many
+/// events or corrections, as [`count_lag`](super::count_lag) does. It comes last.
 pub async fn insert_pending(
     connection: &mut PgConnection,
-    ledger_transaction: u64,
-    message_id: Uuid,
+    (ledger_transaction, message_id): (u64, Uuid),
+    lacking: usize,
     now: Timestamp,
 ) -> Result<(), DatabaseError> {
     sqlx::query(
-        "INSERT INTO rollup_pending (ledger_transaction, message_id, recorded_at) VALUES ($1, $2, $3)",
+        "WITH pending AS (
+             INSERT INTO rollup_pending (ledger_transaction, message_id, recorded_at) VALUES ($1, $2, $3))
+         UPDATE rollup_lag SET events = events + $4 WHERE slot = pg_backend_pid() % 256",
     )
     .bind(i64::try_from(ledger_transaction).map_err(corrupt("transaction"))?)
     .bind(message_id)
     .bind(to_sql(now))
+    .bind(i64::try_from(lacking).unwrap_or(i64::MAX))
     .execute(connection)
     .await?;
     Ok(())
 }
 
-/// The rollups have the commit.
+/// The rollups have the commits.
 pub async fn delete_pending(
     connection: &mut PgConnection,
-    ledger_transaction: u64,
+    ledger_transactions: &[u64],
 ) -> Result<(), DatabaseError> {
-    sqlx::query("DELETE FROM rollup_pending WHERE ledger_transaction = $1")
-        .bind(i64::try_from(ledger_transaction).map_err(corrupt("transaction"))?)
+    let transactions: Result<Vec<i64>, _> = ledger_transactions
+        .iter()
+        .map(|one| i64::try_from(*one))
+        .collect();
+    sqlx::query("DELETE FROM rollup_pending WHERE ledger_transaction = ANY($1)")
+        .bind(transactions.map_err(corrupt("transaction"))?)
         .execute(connection)
         .await?;
     Ok(())

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use octroi_kit::db::{DatabaseError, corrupt, from_sql, to_sql};
 use sqlx::{PgConnection, types::Decimal};
 use time::OffsetDateTime;
@@ -93,27 +94,45 @@ impl<'b> Keys<'b> {
     }
 }
 
-/// Those of the quarters of an hour in which events were corrected.
+/// The quarters of an hour of those of the events that were corrected.
 pub(super) async fn list_corrected<'b>(
     connection: &mut PgConnection,
-    quarters: impl Iterator<Item = &'b Bucket> + Clone,
-) -> Result<Vec<&'b Bucket>, DatabaseError> {
-    let keys = Keys::of(quarters.clone());
+    events: &'b [(Bucket, Timestamp)],
+) -> Result<BTreeSet<&'b Bucket>, DatabaseError> {
+    let times = || events.iter().map(|(_, event_at)| *event_at);
+    let Some((first, last)) = times().min().zip(times().max()) else {
+        return Ok(BTreeSet::new());
+    };
+    // Hardly ever is anything of that time corrected, and then nothing more is asked.
+    let are_some: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM correction WHERE event_at >= $1 AND event_at <= $2)",
+    )
+    .bind(to_sql(first))
+    .bind(to_sql(last))
+    .fetch_one(&mut *connection)
+    .await?;
+    if !are_some {
+        return Ok(BTreeSet::new());
+    }
+    let keys = Keys::of(events.iter().map(|(bucket, _)| bucket));
     let places: Vec<i64> = sqlx::query_scalar(
         "SELECT k.place FROM unnest($1::text[], $2::text[], $3::timestamptz[]) WITH ORDINALITY
-              AS k (account_id, metric, start_at, place)
+              AS k (account_id, metric, event_at, place)
          CROSS JOIN LATERAL (SELECT 1 FROM correction AS c
-                             WHERE c.account_id = k.account_id AND c.metric = k.metric AND c.event_at >= k.start_at
-                               AND c.event_at < k.start_at + interval '15 minutes' LIMIT 1) AS c",
+                             WHERE c.account_id = k.account_id AND c.metric = k.metric AND c.event_at = k.event_at
+                             LIMIT 1) AS c",
     )
     .bind(keys.accounts)
     .bind(keys.metrics)
-    .bind(keys.starts)
+    .bind(times().map(to_sql).collect::<Vec<_>>())
     .fetch_all(connection)
     .await?;
     let places: BTreeSet<i64> = places.into_iter().collect();
-    let corrected = quarters.zip(1_i64..).filter(|(_, place)| places.contains(place));
-    Ok(corrected.map(|(bucket, _)| bucket).collect())
+    let corrected = events
+        .iter()
+        .zip(1_i64..)
+        .filter(|(_, place)| places.contains(place));
+    Ok(corrected.map(|((bucket, _), _)| bucket).collect())
 }
 
 /// Finds anew what quarters of an hour have besides sums, and then their days. The transaction holds the rows of all of them, so

@@ -52,10 +52,12 @@ pub struct Bucket {
 /// Adds what quarters of an hour come to: to them, and to their days.
 ///
 /// Whoever adds to a quarter holds its row until the transaction ends, and so has its distinct values, and in turn those
-/// of its day, alone. An event may have been corrected before it comes here: what cannot be taken off again is found anew.
+/// of its day, alone. One of the `events`, with their quarters and times, may have been corrected before it comes here: what
+/// cannot be taken off again is then found anew.
 pub async fn add_to_rollups(
     connection: &mut PgConnection,
     quarters: &BTreeMap<Bucket, Figures>,
+    events: &[(Bucket, Timestamp)],
 ) -> Result<(), DatabaseError> {
     let mut days: BTreeMap<Bucket, Figures> = BTreeMap::new();
     for (bucket, figures) in quarters {
@@ -69,8 +71,8 @@ pub async fn add_to_rollups(
         add(connection, width, buckets).await?;
         distinct::add(connection, width, buckets).await?;
     }
-    let corrected = recount::list_corrected(connection, quarters.keys()).await?;
-    recount::recount(connection, &corrected).await
+    let corrected = recount::list_corrected(connection, events).await?;
+    recount::recount(connection, &corrected.into_iter().collect::<Vec<_>>()).await
 }
 
 async fn add(

@@ -41,6 +41,7 @@ use crate::{
 const NAME: &str = "4,096 callers in process";
 /// What the rollups listen to.
 const ROLLUP: &[&str] = &["usage.recorded"];
+const CORRECTIONS: &[&str] = &["usage.corrected"];
 
 pub(super) fn run(bench: &mut Bench) -> Result<()> {
     let Bench { report, .. } = bench;
@@ -176,7 +177,7 @@ url = {:?}
     Ok(octroi_fleet::config::load(Some(&path))?)
 }
 
-/// What the two are built from: links within the process, and a bus whose only queue is that of the rollups.
+/// What the two are built from: links within the process, and a bus whose only queues are those of the rollups.
 fn context(loader: &Loader, dir: &Path) -> Result<Context> {
     let auth = octroi_fleet::config::auth(loader, dir)?;
     let links = Links::new(
@@ -185,7 +186,10 @@ fn context(loader: &Loader, dir: &Path) -> Result<Context> {
         auth.clone(),
     )?;
     let dead_letters = Arc::new(DeadLetterTables::default());
-    let topology = Topology::new([("usage.rollup", ROLLUP)])?;
+    let topology = Topology::new([
+        ("usage.rollup", ROLLUP),
+        ("usage.rollup_corrections", CORRECTIONS),
+    ])?;
     Ok(Context {
         config: loader.clone(),
         sandbox: false,

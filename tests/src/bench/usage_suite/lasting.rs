@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::rig::Rig;
 use crate::bench::{
@@ -123,7 +123,8 @@ fn while_it_runs<T: Traffic + Send>(
         let round = running
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?
-            .good()?;
+            .good()
+            .with_context(|| rig.fleet.log())?;
         Ok((round.total, looks))
     })
 }

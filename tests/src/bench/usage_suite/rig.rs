@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use sqlx::Connection as _;
 use tokio::runtime::Runtime;
 
@@ -66,7 +66,7 @@ impl<'a> Rig<'a> {
         // It is measured, not told a story: what waits at the end is thrown away with its database.
         fleet.expect_leftovers();
         let [postgres, _] = stores.meters()?;
-        Ok(Self {
+        let rig = Self {
             runtime,
             books: Books::new(runtime, fleet.database().superuser_url(), Followers::Quota),
             cores,
@@ -79,7 +79,23 @@ impl<'a> Rig<'a> {
             acknowledged: RefCell::default(),
             summed_after: RefCell::default(),
             runs: Cell::new(1),
-        })
+        };
+        rig.warm()?;
+        Ok(rig)
+    }
+
+    /// Has one caller record for a moment, after which usage knows the catalog and the month: it is those who call again and
+    /// again that are measured, not that all of them find a process that has just started.
+    fn warm(&self) -> Result<()> {
+        const WARMED: &str = "warmed";
+        let case = Case {
+            connections: 1,
+            in_flight: 1,
+            measured: Duration::from_millis(500),
+            ..self.case()
+        };
+        let mut events = self.events(WARMED, 1)?;
+        self.record(WARMED, &case, &mut events).map(drop)
     }
 
     /// Usage, asked by a caller with a token, with the meters of all that takes part.
@@ -109,9 +125,9 @@ impl<'a> Rig<'a> {
     }
 
     /// Makes accounts, and events of theirs in turn.
-    pub(super) fn events(&self, accounts: &str) -> Result<Events> {
-        self.create_accounts(accounts, ACCOUNTS)?;
-        let names = accounts::names(accounts, ACCOUNTS);
+    pub(super) fn events(&self, accounts: &str, count: u32) -> Result<Events> {
+        self.create_accounts(accounts, count)?;
+        let names = accounts::names(accounts, count);
         Ok(Events::new(self.next_run(), catalog::CALLS, &names))
     }
 
@@ -132,7 +148,8 @@ impl<'a> Rig<'a> {
         case: &Case,
         traffic: &mut T,
     ) -> Result<Round> {
-        let round = load::run(case, traffic)?.good()?;
+        let round = load::run(case, traffic)?;
+        let round = round.good().with_context(|| self.fleet.log())?;
         self.note(accounts, round.total.allowed, round.total.allowed);
         let summed_after = self.books.settle()?;
         let mut all = self.summed_after.borrow_mut();

@@ -4,7 +4,7 @@ use super::Group;
 use crate::bench::report::Target;
 
 /// Events that are amiss, in all that was run.
-pub(super) const AMISS: &str = "events amiss in ledger, keys or rollups";
+pub(super) const AMISS: &str = "events amiss in ledger, keys, rollups or notices";
 
 /// A case that must reach something, and the group that it belongs to.
 type Wanted = (Group, &'static str, f64);
@@ -22,7 +22,7 @@ const WANTED: &[Wanted] = &[
     (Group::Wire, "TrackUsageBatch of 100: of pgbench", 8.0),
     (Group::Wire, "TrackUsageBatch of 100: of COPY", 0.20),
     (Group::Wire, "TrackUsage, 1,536 in flight: of pgbench", 4.0),
-    (Group::Wire, "TrackUsage, one caller alone: of INSERT alone", 1.5),
+    (Group::Alone, "TrackUsage, one caller alone: of INSERT alone", 1.5),
     (Group::Fresh, "acknowledged to rollup, at half of the peak: p99", 1.0),
     (Group::Fresh, "acknowledged to notice, at half of the peak: p99", 1.0),
     (Group::Reads, "a month by day of UTC, out of 10 million: p99", 20_000.0),

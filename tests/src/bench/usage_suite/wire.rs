@@ -1,12 +1,10 @@
-//! Recording over gRPC: streams, batches, single events, and one caller alone.
-
-use std::time::Duration;
+//! Recording over gRPC by many: streams, batches and single events.
 
 use anyhow::Result;
 
 use super::{
     Bench, lasting,
-    rig::Rig,
+    rig::{ACCOUNTS, Rig},
     rows::{self, Floors},
 };
 use crate::bench::{
@@ -27,19 +25,20 @@ pub(super) fn run(bench: &mut Bench) -> Result<()> {
     let rig = Rig::start(&bench.runtime, &bench.cores, &bench.stores)?;
     let naive = Naive::create(&bench.runtime, &bench.stores)?;
     rig.books.execute("CHECKPOINT")?;
-    let lasts = many(&rig, naive, report)?;
-    let naive = Naive::create(&bench.runtime, &bench.stores)?;
-    alone(&rig, naive, report)?;
-    lasts.add(report, STREAM)?;
+    many(&rig, naive, report)?.add(report, STREAM)?;
     bench.amiss += rig.amiss()?;
     Ok(())
 }
 
-/// Batches: enough events are open to fill the largest commit more than twice.
+/// Batches that are open on each of eight connections: enough events to fill the largest commit more than twice. A build that is not
+/// for speed would be at such a commit for longer than others wait for a connection.
+const OPEN: u32 = if cfg!(debug_assertions) { 4 } else { 32 };
+
+/// Usage, asked to record batches.
 pub(super) fn batch_case(rig: &Rig<'_>) -> Case {
     Case {
         connections: 8,
-        in_flight: 32,
+        in_flight: OPEN,
         ..rig.case()
     }
 }
@@ -53,10 +52,10 @@ fn many(rig: &Rig<'_>, naive: Naive, report: &mut Report) -> Result<lasting::Las
         in_flight: 192,
         ..batches.clone()
     };
-    let mut streamed = EventStream::new(rig.events("streamed")?, BATCH);
-    let mut again = EventStream::new(rig.events("again")?.some_again(), BATCH);
-    let mut batched = EventBatches::new(rig.events("batched")?, BATCH);
-    let mut single = rig.events("single")?;
+    let mut streamed = EventStream::new(rig.events("streamed", ACCOUNTS)?, BATCH);
+    let mut again = EventStream::new(rig.events("again", ACCOUNTS)?.some_again(), BATCH);
+    let mut batched = EventBatches::new(rig.events("batched", ACCOUNTS)?, BATCH);
+    let mut single = rig.events("single", ACCOUNTS)?;
     let mut commits = Commits::default();
     let all = rounds::interleaved(
         ROUNDS_MIN,
@@ -97,36 +96,6 @@ fn many(rig: &Rig<'_>, naive: Naive, report: &mut Report) -> Result<lasting::Las
     report.add(&case, Unit::Units, &Figure::of(repeats as f64))?;
     report.note_rounds(&all);
     Ok(lasted)
-}
-
-/// One caller, who waits for each answer, beside one connection that commits each row.
-fn alone(rig: &Rig<'_>, mut naive: Naive, report: &mut Report) -> Result<()> {
-    let case = Case {
-        connections: 1,
-        in_flight: 1,
-        measured: Duration::from_millis(1_500),
-        ..rig.case()
-    };
-    let mut events = rig.events("alone")?;
-    let all = rounds::interleaved(
-        ROUNDS_MIN,
-        [
-            Side::new("INSERT alone", || naive.insert_alone(rig.runtime)),
-            Side::new("TrackUsage, one caller alone", || {
-                rig.record("alone", &case, &mut events)
-            }),
-        ],
-    )?;
-    let [insert, track] = &all;
-    let median = |round: &Round| round.latency_us(500);
-    let figure = track.figure_against(insert, median);
-    let case = format!("{}: of {}", track.name, insert.name);
-    report.add(&case, Unit::Micros, &figure)?;
-    for series in [insert, track] {
-        rows::add_latencies(report, series)?;
-    }
-    report.note_rounds(&all);
-    Ok(())
 }
 
 /// How many events a commit of the ledger had, by usage's own metrics.

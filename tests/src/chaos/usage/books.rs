@@ -316,7 +316,7 @@ impl Broker {
         })
     }
 
-    /// What a queue, or the exchange `events`, is called there.
+    /// What a queue or an exchange is called there.
     #[must_use]
     pub fn name(&self, name: &str) -> String {
         format!("{}.{name}", self.namespace)

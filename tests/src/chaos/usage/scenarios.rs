@@ -75,6 +75,7 @@ pub fn all() -> Vec<Scenario> {
         scenario("bus_killed", |scene| Box::pin(bus::killed(scene))),
         scenario("queues_unbound", |scene| Box::pin(bus::all_unbound(scene))),
         scenario("queue_unbound", |scene| Box::pin(bus::one_unbound(scene))),
+        scenario("feed_deleted", |scene| Box::pin(bus::feed_deleted(scene))),
         scenario("poisoned", |scene| Box::pin(bus::poisoned(scene))),
         Scenario {
             events: 200_000,

@@ -116,10 +116,12 @@ async fn remove(bus: &BusNamespace) -> Result<()> {
                 .await?;
         }
     }
-    let exchange = format!("{}.events", bus.namespace);
-    channel
-        .exchange_delete(exchange.as_str().into(), ExchangeDeleteOptions::default())
-        .await?;
+    for exchange in ["feed", "events"] {
+        let name = format!("{}.{exchange}", bus.namespace);
+        channel
+            .exchange_delete(name.as_str().into(), ExchangeDeleteOptions::default())
+            .await?;
+    }
     connection.close(200, "done".into()).await?;
     Ok(())
 }

@@ -181,7 +181,7 @@ impl Role for Consumers {
         let settings = &self.settings;
         let link = Link::open(&settings.uri, "octroi consume", settings.publish_timeout).await?;
         let channel = link.channel().await?;
-        declare::exchange(&channel, &settings.names).await?;
+        declare::exchanges(&channel, &settings.names).await?;
         for route in settings.topology.routes() {
             if self
                 .consumers

@@ -103,7 +103,7 @@ impl DeadLetterQueues {
         };
         let channel = self.link.channel().await?;
         // Also for a fleet whose consumers have never run.
-        declare::exchange(&channel, &self.settings.names).await?;
+        declare::exchanges(&channel, &self.settings.names).await?;
         declare::queue(&channel, &self.settings.names, route).await?;
         let out = self.link.channel().await?;
         out.confirm_select(ConfirmSelectOptions::default()).await?;
@@ -120,7 +120,7 @@ impl DeadLetterQueues {
             if id.is_some_and(|id| id != message.id) {
                 continue;
             }
-            let parcel = self.settings.parcel_for(route.queue, message);
+            let parcel = self.settings.parcel_for(route.queue, &message);
             let key = parcel.routing_key.clone();
             let short = ShortString::try_new(key.as_str())
                 .map_err(|_| PublishError::Invalid("the queue's name is too long".into()))?;

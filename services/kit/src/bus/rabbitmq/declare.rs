@@ -1,5 +1,5 @@
-//! The exchange, the queues and their bindings. This is the one place that says what they are; a queue that
-//! exists with other arguments is refused by the broker, and the error names the argument.
+//! The queues, and the exchange for those outside of the fleet. This is the one place that says what they are;
+//! a queue that exists with other arguments is refused by the broker, and the error names the argument.
 
 use super::{super::topology::Route, link::LinkError};
 use lapin::{
@@ -31,7 +31,13 @@ impl Names {
         }
     }
 
-    pub(super) fn exchange(&self) -> String {
+    /// The exchange that has a copy of each message.
+    pub(super) fn feed(&self) -> String {
+        format!("{}.feed", self.namespace)
+    }
+
+    /// The exchange over which the version before published.
+    fn feed_before(&self) -> String {
         format!("{}.events", self.namespace)
     }
 
@@ -49,27 +55,31 @@ impl Names {
     }
 }
 
-/// Declares the exchange.
-pub(super) async fn exchange(channel: &Channel, names: &Names) -> Result<(), LinkError> {
-    let options = ExchangeDeclareOptions {
-        durable: true,
-        ..ExchangeDeclareOptions::default()
-    };
-    let (name, kind) = (names.exchange().into(), ExchangeKind::Topic);
-    Ok(channel
-        .exchange_declare(name, kind, options, FieldTable::default())
-        .await?)
+/// Declares the exchanges.
+pub(super) async fn exchanges(channel: &Channel, names: &Names) -> Result<(), LinkError> {
+    for name in [names.feed(), names.feed_before()] {
+        let options = ExchangeDeclareOptions {
+            durable: true,
+            ..ExchangeDeclareOptions::default()
+        };
+        channel
+            .exchange_declare(name.into(), ExchangeKind::Topic, options, FieldTable::default())
+            .await?;
+    }
+    Ok(())
 }
 
-/// Declares a queue and binds it to what it listens to. Publishers do so too: events wait there for a
-/// consumer that has never run.
+/// Declares a queue. Publishers do so too: events wait there for a consumer that has never run.
+///
+/// It is bound for publishers of the version before alone, which reach it over an exchange that nobody else
+/// publishes to. A later version deletes that exchange, and the bindings go with it.
 pub(super) async fn queue(channel: &Channel, names: &Names, route: &Route) -> Result<(), LinkError> {
     let name = names.queue(route.queue);
     let mut arguments = bounded(DELIVERIES_MAX);
     dead_letter_to(&mut arguments, &names.dead(route.queue));
     declare(channel, &name, arguments).await?;
     for routing_key in route.routing_keys {
-        let (name, exchange) = (name.as_str().into(), names.exchange().into());
+        let (name, exchange) = (name.as_str().into(), names.feed_before().into());
         let options = QueueBindOptions::default();
         channel
             .queue_bind(

@@ -10,23 +10,30 @@ use super::{
     supervisor::Role,
 };
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use lapin::{
     BasicProperties, Channel, Confirmation,
     options::{BasicPublishOptions, ConfirmSelectOptions},
     types::ShortString,
 };
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-/// Channels, and so messages in flight, of one publisher.
-const CHANNELS: usize = 4;
+/// Channels, and so parcels in flight, of one publisher: four events that two queues listen to, with the
+/// copies for those outside of the fleet.
+const CHANNELS: usize = 12;
 /// How often the state of the connection is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How long a queue that was deleted is left to its consumers. Where another of its name is there before the broker has
+/// cancelled them, it takes them to that one and brings them nothing (seen with 3.10.8).
+const MEND_AFTER: Duration = Duration::from_secs(1);
 /// Longest wait for what is in flight when the bus stops; the outbox sends again what did not make it.
 const FINISH_MAX: Duration = Duration::from_secs(1);
 
@@ -57,6 +64,8 @@ pub(super) struct Session {
     channels: Mutex<Vec<Channel>>,
     slots: Arc<Semaphore>,
     publish_timeout: Duration,
+    /// Whether somebody is about to declare again what is missing.
+    mending: AtomicBool,
     /// Cancelled: the connection is to be dropped, `failure` says why.
     broken: CancellationToken,
     failure: Mutex<Option<LinkError>>,
@@ -71,16 +80,31 @@ impl Publisher {
         }
     }
 
-    /// Publishes parcels, one result each, in their order.
+    /// Publishes parcels, one result each, in their order. A queue that is slow to confirm holds up no other.
     pub(super) async fn send(&self, parcels: Vec<Parcel>) -> Vec<Result<(), PublishError>> {
         let Some(session) = self.session().await else {
             return parcels.iter().map(|_| Err(PublishError::Unavailable)).collect();
         };
-        futures::stream::iter(parcels)
-            .map(|parcel| session.send(parcel))
-            .buffered(CHANNELS)
+        let mut sent: Vec<_> = futures::stream::iter(parcels.into_iter().enumerate())
+            .map(|(place, parcel)| session.send(parcel).map(move |result| (place, result)))
+            .buffer_unordered(CHANNELS)
             .collect()
-            .await
+            .await;
+        sent.sort_unstable_by_key(|(place, _)| *place);
+        sent.into_iter().map(|(_, result)| result).collect()
+    }
+
+    /// Declares a queue that is missing, and all others, after a while. Its consumers do so too, but may be away for
+    /// long, and nothing must wait for them elsewhere than in their queue.
+    pub(super) fn mend(&self, queue: &str) {
+        let Some(session) = self.session.borrow().clone() else {
+            return;
+        };
+        if !session.mending.swap(true, Ordering::Relaxed) {
+            tracing::warn!(queue, "a queue is missing; it is declared again");
+            let settings = Arc::clone(&self.settings);
+            tokio::spawn(async move { session.mend(&settings).await });
+        }
     }
 
     /// Nothing is published any more, and nobody waits for a connection.
@@ -109,11 +133,7 @@ impl Role for Publisher {
     async fn open(&self) -> Result<Self::Session, LinkError> {
         let settings = &self.settings;
         let link = Link::open(&settings.uri, "octroi publish", settings.publish_timeout).await?;
-        let channel = link.channel().await?;
-        declare::exchange(&channel, &settings.names).await?;
-        for route in settings.topology.routes() {
-            declare::queue(&channel, &settings.names, route).await?;
-        }
+        declare_all(&link, settings).await?;
         let mut channels = Vec::with_capacity(CHANNELS);
         for _ in 0..CHANNELS {
             let channel = link.channel().await?;
@@ -125,6 +145,7 @@ impl Role for Publisher {
             channels: Mutex::new(channels),
             slots: Arc::new(Semaphore::new(CHANNELS)),
             publish_timeout: settings.publish_timeout,
+            mending: AtomicBool::new(false),
             broken: CancellationToken::new(),
             failure: Mutex::default(),
         }))
@@ -145,6 +166,15 @@ impl Role for Publisher {
         session.broken.cancel();
         ended
     }
+}
+
+async fn declare_all(link: &Link, settings: &Settings) -> Result<(), LinkError> {
+    let channel = link.channel().await?;
+    declare::exchanges(&channel, &settings.names).await?;
+    for route in settings.topology.routes() {
+        declare::queue(&channel, &settings.names, route).await?;
+    }
+    Ok(())
 }
 
 impl Session {
@@ -218,6 +248,23 @@ impl Session {
         }
     }
 
+    async fn mend(&self, settings: &Settings) {
+        let declaring = async {
+            tokio::time::sleep(MEND_AFTER).await;
+            tokio::time::timeout(settings.publish_timeout, declare_all(&self.link, settings)).await
+        };
+        let declared = tokio::select! {
+            () = self.broken.cancelled() => return,
+            declared = declaring => declared,
+        };
+        self.mending.store(false, Ordering::Relaxed);
+        match declared {
+            Ok(Ok(())) => (),
+            Ok(Err(error)) => self.fail(error),
+            Err(_) => self.fail(LinkError::Timeout("declaring a queue")),
+        }
+    }
+
     fn fail(&self, error: LinkError) {
         self.failure
             .lock()
@@ -273,13 +320,11 @@ pub(super) async fn publish(
         .await
 }
 
-/// What the broker's answer says.
-pub(super) fn outcome(confirmation: &Confirmation, routing_key: String) -> Result<(), PublishError> {
+/// What the broker's answer says. Only what goes to a queue alone can come back.
+pub(super) fn outcome(confirmation: &Confirmation, queue: String) -> Result<(), PublishError> {
     match confirmation {
         Confirmation::Ack(None) => Ok(()),
-        Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)) => {
-            Err(PublishError::Unroutable { routing_key })
-        }
+        Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)) => Err(PublishError::Unroutable { queue }),
         Confirmation::Nack(None) => Err(PublishError::Full),
         Confirmation::NotRequested => Err(PublishError::Invalid("confirms are not on".into())),
     }

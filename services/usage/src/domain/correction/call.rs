@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 use octroi_core::{Aggregation, EventId, MetricKind, MetricSlug, Units};
+use uuid::Uuid;
 
 use super::{Corrected, Correction, Refused, Standing, correct, taken_change};
 use crate::domain::event::{EventKey, Identity, Origin, PayloadHash};
@@ -31,9 +32,17 @@ pub struct Correctable {
     pub recorded_at: Timestamp,
     /// Its newest correction.
     pub newest: Option<Corrected>,
+    /// The message that told what it comes to; none where that was not written down.
+    pub message_id: Option<Uuid>,
 }
 
 impl Correctable {
+    /// When it was told what it comes to.
+    #[must_use]
+    pub fn told_at(&self) -> Timestamp {
+        (self.newest.as_ref()).map_or(self.recorded_at, |newest| newest.corrected_at)
+    }
+
     fn standing(&self) -> Standing {
         (self.newest.as_ref()).map_or(Standing::recorded(self.recorded), |newest| newest.after)
     }
@@ -119,10 +128,12 @@ pub fn correct_all(
 fn make(correction: &Correction, found: &mut Found, actor: &str, now: Timestamp) -> Result<Outcome, Refusal> {
     let (key, content) = (correction.key(), correction.payload_hash());
     if let Some(known) = found.known.get(&key) {
-        let made = found.made.get(&correction.id).filter(|_| *known == content);
-        return made
-            .map(|made| Outcome::Duplicate(made.clone()))
-            .ok_or(Refusal::Reused);
+        if *known != content {
+            return Err(Refusal::Reused);
+        }
+        // The key lives a little longer than the month of the event.
+        let made = found.made.get(&correction.id).ok_or(Refusal::NotFound)?;
+        return Ok(Outcome::Duplicate(made.clone()));
     }
     let event_key = correction.identity.key();
     let event = found.events.get_mut(&event_key).ok_or(Refusal::NotFound)?;
@@ -190,6 +201,7 @@ mod tests {
                 recorded: units(*amount),
                 recorded_at: NOW,
                 newest: None,
+                message_id: None,
                 identity: identity.clone(),
             };
             (identity.key(), event)

@@ -1,11 +1,12 @@
-//! A broker that closes connections, dies, or no longer knows who listens; and messages that nobody can handle.
+//! A broker that closes connections, dies, or has lost what an operator took from it; and messages that nobody can
+//! handle.
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use lapin::{
     BasicProperties, Confirmation,
-    options::{BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions},
+    options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeleteOptions, QueueBindOptions},
     types::{AMQPValue, FieldTable},
 };
 use nix::sys::signal::Signal;
@@ -65,7 +66,7 @@ pub(super) async fn kill(rabbitmq: &mut RabbitMqServer, random: &mut StdRng) -> 
     rabbitmq.restart().await
 }
 
-/// Nobody listens to what was recorded, until somebody binds the queues again.
+/// No queue is bound to anything, until somebody binds them again: those who publish do not count on it.
 pub(super) async fn all_unbound(scene: &mut Scene<'_>) -> Result<()> {
     scene.load.reaches(25).await;
     let lasts = Duration::from_millis(scene.random.random_range(500..1_500));
@@ -74,12 +75,27 @@ pub(super) async fn all_unbound(scene: &mut Scene<'_>) -> Result<()> {
     Ok(())
 }
 
-/// One of those who listen does not any more, until somebody binds its queue again.
+/// One queue is not bound to anything, until somebody binds it again. What others have is confirmed meanwhile.
 pub(super) async fn one_unbound(scene: &mut Scene<'_>) -> Result<()> {
     scene.load.reaches(25).await;
     let lasts = Duration::from_millis(scene.random.random_range(500..1_500));
     let queue = QUEUES.get(scene.random.random_range(0..QUEUES.len()));
     unbind(&scene.place, &scene.site.doors.bus, queue.as_slice(), lasts).await?;
+    scene.load.reaches(100).await;
+    Ok(())
+}
+
+/// Somebody deletes the exchange for those outside of the fleet, some times: whoever publishes to it is cut off.
+pub(super) async fn feed_deleted(scene: &mut Scene<'_>) -> Result<()> {
+    for percent in [15, 30, 45, 60, 75] {
+        scene.load.reaches(percent).await;
+        let broker = Broker::open(&scene.place).await?;
+        let feed = broker.name("feed");
+        let options = ExchangeDeleteOptions::default();
+        let deleting = (broker.channel).exchange_delete(feed.as_str().into(), options);
+        deleting.await?;
+        broker.close().await?;
+    }
     scene.load.reaches(100).await;
     Ok(())
 }
@@ -171,7 +187,7 @@ impl Poison {
     }
 }
 
-/// Sends one such message to whoever listens to what was recorded.
+/// Sends one such message to each queue that listens to what was recorded.
 pub(super) async fn poison(place: &Place, load: &Load, kind: Poison, random: &mut StdRng) -> Result<()> {
     let (payload, properties) = (kind.payload(random), kind.properties());
     load.poisons(String::from_utf8_lossy(&payload).into_owned());
@@ -179,21 +195,17 @@ pub(super) async fn poison(place: &Place, load: &Load, kind: Poison, random: &mu
         let broker = Broker::open(place).await?;
         let channel = &broker.channel;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
-        let exchange = broker.name("events");
-        let options = BasicPublishOptions {
-            mandatory: true,
-            ..BasicPublishOptions::default()
-        };
-        let key = UsageRecorded::ROUTING_KEY.into();
-        let publishing = channel.basic_publish(
-            exchange.as_str().into(),
-            key,
-            options,
-            &payload,
-            properties.clone(),
-        );
-        let confirmed = publishing.await?.await?;
-        ensure!(confirmed == Confirmation::Ack(None), "{confirmed:?}");
+        for queue in QUEUES {
+            let options = BasicPublishOptions {
+                mandatory: true,
+                ..BasicPublishOptions::default()
+            };
+            let (queue, properties) = (broker.name(queue), properties.clone());
+            let publishing =
+                channel.basic_publish("".into(), queue.as_str().into(), options, &payload, properties);
+            let confirmed = publishing.await?.await?;
+            ensure!(confirmed == Confirmation::Ack(None), "{confirmed:?}");
+        }
         broker.close().await
     })
     .await
