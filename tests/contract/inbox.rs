@@ -14,22 +14,28 @@ use octroi_kit::{
     outbox::Wake,
 };
 use octroi_proto::{event::Event as _, events::v1::UsageRecorded};
-use octroi_tests::harness::backends;
+use octroi_tests::harness::backends::{self, TestDatabase};
 use prost::Message as _;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_follows_an_effect_is_done_again_and_the_effect_is_not() -> Result<()> {
+/// Quota's schema in a database of its own, which lasts as long as it is held.
+async fn connected() -> Result<(TestDatabase, Db)> {
     let database = backends::postgres()
         .await
         .create_migrated(&[("quota", &octroi_quota::MIGRATOR)])
         .await?;
     let config = DatabaseConfig {
         url: Secret::new(database.url("quota")),
-        connections_max: 2,
+        connections_max: 4,
     };
     let db = Db::connect(&config, "quota", false).await?;
+    Ok((database, db))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_follows_an_effect_is_done_again_and_the_effect_is_not() -> Result<()> {
+    let (_database, db) = connected().await?;
     let effects: Arc<AtomicU32> = Arc::default();
     let told: Arc<AtomicU32> = Arc::default();
     let (effect, tell) = (effects.clone(), told.clone());
@@ -144,15 +150,7 @@ fn commit(number: u64) -> Result<Message> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_that_wait_have_their_effect_together_and_one_that_cannot_harms_no_other() -> Result<()> {
-    let database = backends::postgres()
-        .await
-        .create_migrated(&[("quota", &octroi_quota::MIGRATOR)])
-        .await?;
-    let config = DatabaseConfig {
-        url: Secret::new(database.url("quota")),
-        connections_max: 4,
-    };
-    let db = Db::connect(&config, "quota", false).await?;
+    let (_database, db) = connected().await?;
     let done: Arc<Done> = Arc::default();
     let consumer = gathered(&db, &done, 24);
     let numbers: Vec<u64> = (1..=24).collect();

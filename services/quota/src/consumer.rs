@@ -56,11 +56,16 @@ pub fn usage(db: &Db, wake: &Wake, service: &Service) -> Consumer {
         move |connection: &mut PgConnection, commits: Vec<(Arc<Followed>, Turn)>| {
             let service = follow.clone();
             Box::pin(async move {
-                let first = commits.iter().filter(|(_, turn)| *turn == Turn::First);
-                let first = Followed::of_all(first.map(|(commit, _)| commit.as_ref()));
-                let done = follow_ledger::follow_ledger(connection, &first).await;
-                done.inspect_err(|error| service.limits_outdated(error))?;
                 let all = Followed::of_all(commits.iter().map(|(commit, _)| commit.as_ref()));
+                let is_first = |(_, turn): &&(_, Turn)| *turn == Turn::First;
+                let done = if commits.iter().all(|commit| is_first(&commit)) {
+                    follow_ledger::follow_ledger(connection, &all).await
+                } else {
+                    let first = commits.iter().filter(is_first);
+                    let first = Followed::of_all(first.map(|(commit, _)| commit.as_ref()));
+                    follow_ledger::follow_ledger(connection, &first).await
+                };
+                done.inspect_err(|error| service.limits_outdated(error))?;
                 Ok::<_, Error>(all.follow_up(connection).await?)
             })
         },

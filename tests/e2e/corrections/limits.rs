@@ -38,10 +38,8 @@ async fn used_is(app: &Clients, metric: &str, period: Period, used: u64) -> Resu
     .await
 }
 
-pub(super) async fn units_come_back_to_an_open_window(fleet: &mut Fleet) -> Result<()> {
-    roomy_hour().await;
-    let (app, operator) = (fleet.clients(APPLICATION)?, fleet.clients(OPERATOR)?);
-    upsert_account(&app, ACCOUNT).await?;
+/// The account may take ten an hour.
+pub(super) async fn limit_to_ten(operator: &Clients) -> Result<()> {
     let limit = SetLimitOverrideRequest {
         account_id: ACCOUNT.to_owned(),
         metric: METRIC.to_owned(),
@@ -52,6 +50,14 @@ pub(super) async fn units_come_back_to_an_open_window(fleet: &mut Fleet) -> Resu
         }),
     };
     operator.quota.clone().set_limit_override(limit).await?;
+    Ok(())
+}
+
+pub(super) async fn units_come_back_to_an_open_window(fleet: &mut Fleet) -> Result<()> {
+    roomy_hour().await;
+    let (app, operator) = (fleet.clients(APPLICATION)?, fleet.clients(OPERATOR)?);
+    upsert_account(&app, ACCOUNT).await?;
+    limit_to_ten(&operator).await?;
     let take = async |id: &str, amount: i64| {
         let answer = decide(&app, consume(ACCOUNT, id, &[(METRIC, amount)])).await?;
         Ok::<bool, anyhow::Error>(answer.allowed)

@@ -6,13 +6,12 @@ use jiff::SignedDuration;
 use octroi_kit::convert::to_proto_time;
 use octroi_proto::{
     common::v1::{Limit, Period, Stage},
-    quota::v1::{LimitOverride, SetLimitOverrideRequest},
     usage::v1::{Correction, TrackUsageBatchRequest, UsageEvent},
 };
 use octroi_tests::harness::fleet::{APPLICATION, Clients, Fleet, OPERATOR, eventually, now, roomy_hour};
 use sqlx::{Connection as _, PgConnection};
 
-use super::{ACCOUNT, amend, amend_all, made, view};
+use super::{ACCOUNT, amend, amend_all, limits::limit_to_ten, made, view};
 use crate::{
     asks::{consume, decide, event, standing, upsert_account},
     limits::apply,
@@ -46,16 +45,7 @@ pub(super) async fn a_correction_that_overtakes_its_event_waits_for_it(fleet: &m
     let (app, operator) = (fleet.clients(APPLICATION)?, fleet.clients(OPERATOR)?);
     upsert_account(&app, ACCOUNT).await?;
     upsert_account(&app, OTHER).await?;
-    let limit = SetLimitOverrideRequest {
-        account_id: ACCOUNT.to_owned(),
-        metric: METRIC.to_owned(),
-        period: Period::Hour.into(),
-        r#override: Some(LimitOverride {
-            amount: 10,
-            ..LimitOverride::default()
-        }),
-    };
-    operator.quota.clone().set_limit_override(limit).await?;
+    limit_to_ten(&operator).await?;
     track(
         &app,
         vec![event(ACCOUNT, "e-0", METRIC, 4), event(OTHER, "o-0", METRIC, 1)],

@@ -6,8 +6,8 @@
 //! which it shares.
 //!
 //! Everything that recording causes is in the figures: the keys that make an event count once, the outbox, the bus, the rollups,
-//! quota's windows. Before another side has its turn, what a side caused is done. Figures of recording count only where
-//! the rollups keep up (`lasting`).
+//! quota's windows, as far as it is done within a round. Before another side has its turn, the rest is. Figures of recording over
+//! gRPC count only where the rollups keep up (`lasting`).
 //!
 //! Whatever was acknowledged is counted by whoever was told so. At the end of a group the ledger, its keys and its rollups must
 //! have that and nothing else (`books`).

@@ -44,9 +44,11 @@ pub(super) async fn look_at_batch(
     if asked.is_empty() {
         return Ok(false);
     }
+    // Before the sums: what the rollups get in between is not missed in them.
+    let lacking = store::count_rollup_lag(connection).await?;
     let found = find(connection, asked, rules).await?;
     let found = without_usual_records(connection, found, rules).await?;
-    let mut found = without_late_rollups(connection, found).await?;
+    let mut found = without_late_rollups(connection, found, lacking).await?;
     if found.is_empty() {
         return Ok(false);
     }
@@ -96,21 +98,23 @@ async fn without_usual_records<'a>(
     Ok(kept)
 }
 
-/// Where the rollups lack anything, less than expected only stays where the ledger itself has no more.
+/// Where the rollups lack anything, less than expected only stays where the ledger itself has no more. An hour of which it has too
+/// many events to add them up is none of few.
 async fn without_late_rollups<'a>(
     connection: &mut PgConnection,
     found: Vec<Found<'a>>,
+    lacking: u64,
 ) -> Result<Vec<Found<'a>>, Error> {
     let (drops, mut kept): (Vec<_>, Vec<_>) =
         (found.into_iter()).partition(|one| one.finding.kind == Kind::Drop);
-    if drops.is_empty() || store::count_rollup_lag(connection).await? == 0 {
+    if drops.is_empty() || lacking == 0 {
         kept.extend(drops);
         return Ok(kept);
     }
     let recorded = store::sum_ledger_hours(connection, &hours(&drops)).await?;
     let stands = |(one, recorded): (Found<'a>, Option<u64>)| {
         recorded
-            .is_none_or(|recorded| recorded < one.finding.low)
+            .is_some_and(|recorded| recorded < one.finding.low)
             .then_some(one)
     };
     kept.extend(drops.into_iter().zip(recorded).filter_map(stands));
